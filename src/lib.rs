@@ -21,6 +21,7 @@
 //! | [`commands`] | the command line |
 //! | [`service`] | `maskcast run`: starts everything, applies changes |
 //! | [`server`] | HTTP: page, API, metrics |
+//! | [`webhook`] | sends events to HTTP servers |
 //! | [`view`] | the status of a running service, and the requests to change it |
 //! | [`stream`] | one stream: its stages and their supervision |
 //! | [`publish`] | outputs (GStreamer): RTSP, WebRTC, MJPEG, pushes, recordings, files |
@@ -64,4 +65,5 @@ pub mod steady;
 pub mod stream;
 pub mod users;
 pub mod view;
+pub mod webhook;
 pub mod zones;

@@ -25,3 +25,4 @@ pub mod sink_status;
 pub mod status;
 pub mod stop;
 pub mod timing;
+pub mod webhook_status;

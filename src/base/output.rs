@@ -59,6 +59,11 @@ pub fn write(text: Arguments<'_>) {
     follow(&mut state, || io::stdout().write_fmt(text));
 }
 
+/// Whether standard output can be written; false when its reader has closed the pipe, or a write has failed.
+pub fn is_open() -> bool {
+    matches!(*STATE.lock(), OutputState::Open)
+}
+
 /// Writes text to standard error. Errors are ignored, because they cannot be reported anywhere.
 pub fn write_error(text: Arguments<'_>) {
     let _ = io::stderr().write_fmt(text);

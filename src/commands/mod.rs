@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+mod api_client;
 pub mod bench;
 pub mod cert;
 pub mod check;
@@ -13,6 +14,7 @@ pub mod environment;
 mod failure;
 mod flicker;
 pub mod job;
+pub mod listen;
 pub mod logging;
 pub mod manual;
 pub mod model;
@@ -65,13 +67,23 @@ pub enum Command {
         /// The TOML configuration.
         config: PathBuf,
     },
-    /// Print the JSON Schema of configuration files: editors complete and check them with it.
-    #[command(after_help = "Example: maskcast schema > maskcast.schema.json\n\n\
-        Then write #:schema ./maskcast.schema.json as the first line of a configuration (Taplo, Even Better TOML).")]
+    /// Print the live messages of a running service as JSON, one a line: masks or events.
+    #[command(after_help = "Examples:\n  maskcast listen --stream gate --every 1s\n  \
+        maskcast listen https://cameras.example.org --events --token-file token\n\n\
+        Masks are those of the streams that the service has at the start. After a lost connection it connects again.")]
+    Listen(Box<listen::ListenArgs>),
+    /// Print the JSON Schema of configuration files or of messages: editors complete and check files with it.
+    #[command(
+        after_help = "Examples:\n  maskcast schema > maskcast.schema.json\n  maskcast schema --message event\n\n\
+        Write #:schema ./maskcast.schema.json as the first line of a configuration (Taplo, Even Better TOML)."
+    )]
     Schema {
         /// Write the documentation of all keys instead, as Markdown.
         #[arg(long)]
         markdown: bool,
+        /// Print the schema of this message of API, sinks and webhooks instead.
+        #[arg(long, value_name = "MESSAGE", conflicts_with = "markdown")]
+        message: Option<schema::MessageKind>,
     },
     /// Check this machine: GStreamer, ONNX Runtime, providers, encoders, cameras, the model.
     #[command(after_help = "Examples:\n  maskcast doctor\n  maskcast doctor pipelines/demo.toml --json")]
@@ -120,7 +132,8 @@ pub fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Run { config } => run::run(&config),
         Command::Segment(args) => segment::segment(&args),
         Command::Check { config } => check::check(&config),
-        Command::Schema { markdown } => schema::schema(markdown),
+        Command::Listen(args) => listen::listen(&args),
+        Command::Schema { markdown, message } => schema::schema(markdown, message),
         Command::Doctor { config, json } => doctor::doctor(config.as_deref(), json),
         Command::Model { command } => model::model(&command),
         Command::Bench(args) => bench::bench(&args),

@@ -210,6 +210,12 @@ fn is_own(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
 }
 
+/// Whether requests to this address reach this machine, its link, or a service that only clouds have.
+pub fn is_internal(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    is_guarded(address) || embedded(address).into_iter().any(is_guarded)
+}
+
 /// This machine, its link, and what only clouds use.
 fn is_guarded(address: IpAddr) -> bool {
     let local = match address {

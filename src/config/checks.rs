@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use super::schema::{Object, text};
 use super::value::Value;
 use super::{
-    credentials, duration, encode, overlay, path, push, record, server, sink_key, source, stream, webrtc, zone,
+    credentials, duration, encode, overlay, path, push, record, server, sink_key, source, stream, webhook, webrtc, zone,
 };
 
 /// Reads a value. Returns the form that serde reads, or `None` after reporting an error.
@@ -40,6 +40,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("udp-ports", |value, _| webrtc::read_udp_ports(value)),
     ("user", |value, _| credentials::read_user(value)),
     ("users-file", |value, _| server::read_users_file(value)),
+    ("webhook-url", |value, _| webhook::read_url(value)),
     ("zone", |value, _| zone::read_polygon(value)),
     ("zone-name", |value, _| zone::read_zone_name(value)),
 ];

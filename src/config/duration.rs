@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serializer};
 pub(super) const HELP: &str = r#"write "500ms", "3s", "1m" or a number of seconds"#;
 
 /// Parses a duration. `None` if it has no unit or an unknown one, is negative, or is too large.
-pub(super) fn parse(text: &str) -> Option<Duration> {
+pub fn parse(text: &str) -> Option<Duration> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
     let (number, unit) = text.split_at(digits);

@@ -13,6 +13,7 @@ use super::root::Config;
 use super::schema::{self, Object};
 use super::source::SourceSpec;
 use super::validate::read_table;
+use super::webhook;
 
 /// Reads and validates a configuration file.
 ///
@@ -118,6 +119,7 @@ fn build_config(root: &Section, read: Object) -> Option<Config> {
         }
     }
     config.streams = streams;
+    webhook::check_all(&mut config.webhooks, root);
     Some(config)
 }
 

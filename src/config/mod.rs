@@ -42,6 +42,7 @@ mod toml_value;
 mod uri;
 mod validate;
 mod value;
+mod webhook;
 mod webrtc;
 mod zone;
 
@@ -49,9 +50,9 @@ mod zone;
 mod tests;
 
 pub use crate::base::secret::Secret;
-pub use allowed::{ApiSources, HostError, SourceHost, SourceRefusal};
+pub use allowed::{ApiSources, HostError, SourceHost, SourceRefusal, is_internal};
 pub use credentials::Credentials;
-pub use duration::show as duration_text;
+pub use duration::{parse as parse_duration, show as duration_text};
 pub use edit::{Edit, edit, unknown_nulls};
 pub use encode::{EncodeConfig, EncoderChoice, PRESETS};
 pub use error::{ConfigError, ConfigErrors};
@@ -76,5 +77,6 @@ pub use store::{Replaced, StoreError, replace};
 pub use stream::{Show, StreamConfig, defaults_stream};
 pub use toml_value::EditError;
 pub(crate) use uri::is_secret_name;
+pub use webhook::{WebhookConfig, WebhookSecret, WebhookUrl};
 pub use webrtc::{TurnServer, WebRtcConfig};
 pub use zone::ZoneConfig;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::model::ModelConfig;
 use super::server::ServerConfig;
 use super::stream::StreamConfig;
+use super::webhook::WebhookConfig;
 
 /// A configuration file of Maskcast.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -22,4 +23,8 @@ pub struct Config {
         "x-help" = "write [[stream]], and below it name = \"gate\" and source = \"rtsp://HOST/PATH\"",
     ))]
     pub streams: Vec<StreamConfig>,
+    /// HTTP servers to which events are sent. Their names are unique.
+    #[serde(rename = "webhook", default)]
+    #[schemars(extend("x-named" = true))]
+    pub webhooks: Vec<WebhookConfig>,
 }

@@ -100,3 +100,13 @@ pub struct EventMessage {
     #[serde(flatten)]
     pub event: Event,
 }
+
+/// A message about an event to an API client.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LiveEventMessage {
+    #[serde(flatten)]
+    pub message: EventMessage,
+    /// Number of messages that this client lost since the previous one, because it received too slowly; absent if none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lost: Option<u64>,
+}

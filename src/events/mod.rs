@@ -28,7 +28,7 @@ pub mod tracker;
 #[cfg(test)]
 mod tests;
 
-pub use event::{EndReason, Event, EventMessage, EventPhase};
+pub use event::{EndReason, Event, EventMessage, EventPhase, LiveEventMessage};
 pub use event_state::{ActiveEvent, EventState, RecordedEvent};
 pub use hub::{EventHub, EventReceiver};
 pub use rule::{Area, Rule, unknown_classes};

@@ -9,7 +9,7 @@
 //! | 64 kB, 100 fields | a request's header | 431, 414 for the path |
 //! | 512, and 128 from one address | connections (`connection_limit`) | the longest waiting one is closed, or 503 |
 //!
-//! hyper limits the header's time and size and hyper-util does the graceful shutdown. axum-server and tower-http have no
+//! hyper limits the header's time and size and ends idle connections at the stop. axum-server and tower-http have no
 //! limit for a client that stops reading, for a body as a whole, or for the number of connections.
 
 use std::io;
@@ -28,16 +28,15 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::body::CountedBody;
-use super::connection::{ClientConnection, HttpConnection, set_socket_options};
+use super::connection::{ClientConnection, HttpConnection, OpenConnection, set_socket_options};
 use super::connection_limit::{ConnectionLimits, HttpConnectionLimiter, HttpConnectionPermit};
 use super::problem::Problem;
 use super::stopped;
@@ -75,7 +74,8 @@ struct ConnectionContext {
     permit: Arc<HttpConnectionPermit>,
     router: Router,
     header_limit: Duration,
-    shutdown: Watcher,
+    stopping: watch::Receiver<bool>,
+    open: OpenConnection,
 }
 
 impl LimitedListener {
@@ -93,8 +93,8 @@ impl LimitedListener {
     /// Serves until `stopping` is true, and then until the last connection is closed. `is_proxy` returns whether an
     /// address is a proxy's, which carries many clients.
     pub async fn serve(self, router: Router, is_proxy: impl Fn(IpAddr) -> bool, stopping: watch::Receiver<bool>) {
-        let shutdown = GracefulShutdown::new();
-        let mut stop = pin!(stopped(stopping));
+        let (open, mut all_closed) = mpsc::channel(1);
+        let mut stop = pin!(stopped(stopping.clone()));
         loop {
             let (stream, address, permit) = tokio::select! {
                 accepted = self.accept(&is_proxy) => accepted,
@@ -105,12 +105,14 @@ impl LimitedListener {
                 permit: Arc::new(permit),
                 router: router.clone(),
                 header_limit: self.header_limit,
-                shutdown: shutdown.watcher(),
+                stopping: stopping.clone(),
+                open: open.clone(),
             };
             tokio::spawn(serve_until_revoked(stream, self.tls.clone(), context));
         }
-        drop(self);
-        shutdown.shutdown().await;
+        drop((self, open));
+        // Nothing is sent: this ends when the last connection has dropped its sender.
+        all_closed.recv().await;
     }
 
     /// Waits for the next connection that gets a permit.
@@ -198,9 +200,9 @@ pub(super) async fn handshake(
 }
 
 async fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, context: ConnectionContext) {
-    let ConnectionContext { address, permit, router, header_limit, shutdown } = context;
+    let ConnectionContext { address, permit, router, header_limit, stopping, open } = context;
     let connection = HttpConnection::new(stream, permit);
-    let peer = connection.peer(address);
+    let peer = connection.peer(address, open);
     let router = TowerToHyperService::new(router);
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
         peer.permit.set_answering();
@@ -210,7 +212,16 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, con
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(header_limit).max_buf_size(MAX_HEADER);
-    if let Err(error) = shutdown.watch(builder.serve_connection(TokioIo::new(connection), service)).await {
+    // hyper-util's `GracefulShutdown` does not support connections that may become WebSockets.
+    let mut served = pin!(builder.serve_connection(TokioIo::new(connection), service).with_upgrades());
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = stopped(stopping) => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(%address, "HTTP connection failed: {error}");
     }
 }

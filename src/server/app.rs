@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::problem::Problem;
 use crate::access::Access;
@@ -27,7 +27,12 @@ pub(super) struct App {
     pub certificate: Option<Arc<Certificate>>,
     /// Becomes true when the server stops: endless responses then end.
     pub stopping: watch::Receiver<bool>,
+    /// Places for clients of live messages (`live`).
+    pub live_clients: Arc<Semaphore>,
 }
+
+/// Maximum number of clients that receive live messages at the same time.
+pub(super) const LIVE_CLIENTS: usize = 128;
 
 impl App {
     /// Whether the server uses TLS.

@@ -11,6 +11,7 @@
 //! Credentials are sent in the `Authorization` header (a token, or user and password with Basic) or as a session cookie. A
 //! browser adds cookies and stored passwords also to requests that other sites make it send (CSRF). So a request that
 //! changes something must come from a page of this service, and with a cookie it must also have the session's CSRF token.
+//! Browsers let pages of any site open WebSockets and read what arrives, so a WebSocket must come from a page of this service.
 //! A service without users answers only to its own host names: otherwise a site whose name resolves to 127.0.0.1 could read
 //! the streams (DNS rebinding).
 
@@ -85,7 +86,7 @@ pub(super) async fn guard(
             format!("host name {:?} is not accepted; server.hosts lists the names of this service", field(&name));
         return Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).into_response();
     }
-    if changes && is_cross_site(headers) {
+    if (changes || headers.contains_key(header::UPGRADE)) && is_cross_site(headers) {
         return Problem::new(StatusCode::FORBIDDEN, "request refused: it comes from a page of another site".into())
             .into_response();
     }

@@ -8,6 +8,7 @@
 //! tokio-io-timeout is not used here: its read timer would end an MJPEG response, because it ignores bytes that are
 //! written, and it does not report a stall before the time limit, which [`HttpConnectionPermit`] needs.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Sleep};
 
 use super::connection_limit::HttpConnectionPermit;
@@ -43,6 +44,9 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Maximum number of consecutive reads before other tasks may run.
 const READS_PER_POLL: usize = 64;
 
+/// Exists as long as a connection is open, also when it has become a WebSocket.
+pub(super) type OpenConnection = mpsc::Sender<Infallible>;
+
 /// The connection of a request, for its handler.
 #[derive(Clone)]
 pub(super) struct ClientConnection {
@@ -50,6 +54,8 @@ pub(super) struct ClientConnection {
     /// Changes each time all bytes written so far have been passed to the kernel.
     pub flushed: watch::Receiver<()>,
     pub permit: Arc<HttpConnectionPermit>,
+    /// Delays the end of the server while a handler uses the connection.
+    pub _open: OpenConnection,
 }
 
 pub(super) struct HttpConnection<S> {
@@ -88,8 +94,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> HttpConnection<S> {
         }
     }
 
-    pub fn peer(&self, address: SocketAddr) -> ClientConnection {
-        ClientConnection { address, flushed: self.flushed.subscribe(), permit: Arc::clone(&self.permit) }
+    pub fn peer(&self, address: SocketAddr, open: OpenConnection) -> ClientConnection {
+        ClientConnection { address, flushed: self.flushed.subscribe(), permit: Arc::clone(&self.permit), _open: open }
     }
 
     fn restart_idle_timer(&mut self) {

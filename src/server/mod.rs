@@ -10,6 +10,7 @@
 //! | `/api/v1/streams/NAME/recordings`, `…/FILE` | recordings (`recordings`) |
 //! | `/api/v1/session` | logging in and out (`session`) |
 //! | `/mjpeg/NAME`, `/api/v1/streams/NAME/snapshot.jpg` | live JPEG frames (`mjpeg`) |
+//! | `/api/v1/streams/NAME/masks`, `/api/v1/events/live` | masks and events live, by WebSocket or server-sent events (`live`) |
 //! | `/whep/NAME` | WebRTC viewers (`whep`) |
 //!
 //! Handlers read the [`ServiceView`] and send requests for other settings or another model through it. The server has a
@@ -30,7 +31,7 @@ use axum::routing::get;
 use axum::{Extension, Router, middleware};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::access::tls::{Certificate, CertificateError};
@@ -54,6 +55,7 @@ mod connection;
 mod connection_limit;
 mod cookie;
 mod host;
+mod live;
 mod metrics;
 mod mjpeg;
 mod model;
@@ -74,7 +76,7 @@ mod tests;
 pub use api_reference::markdown as api_reference;
 
 use accept::LimitedListener;
-use app::{App, NamedStream, SharedApp, stopped, typed, unknown_path};
+use app::{App, LIVE_CLIENTS, NamedStream, SharedApp, stopped, typed, unknown_path};
 use client::Client;
 use problem::Problem;
 
@@ -207,7 +209,9 @@ impl BoundListener {
         let tls = tls.map_err(|error| ServerError { address, source: error.into() })?;
         let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
         let (stop, stopping) = watch::channel(false);
-        let app = Arc::new(App { view, whep, address, access, certificate: certificate.cloned(), stopping });
+        let live_clients = Arc::new(Semaphore::new(LIVE_CLIENTS));
+        let app =
+            Arc::new(App { view, whep, address, access, certificate: certificate.cloned(), stopping, live_clients });
         let listener = LimitedListener::new(listener, tls);
         let serve = move || {
             runtime.block_on(run(listener, app));

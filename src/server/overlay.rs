@@ -15,7 +15,8 @@ use super::problem::Problem;
 use super::settings::OverlaySettings;
 use super::{App, NamedStream, typed};
 use crate::config::{Legend, OverlayConfig, Smooth, Style, hex};
-use crate::frame::{Mask, Weight};
+use crate::frame::Weight;
+use crate::sink::mask_png;
 use crate::view::request::{Change, ChangeOutcome};
 
 /// The overlay settings in effect.
@@ -151,7 +152,7 @@ pub(super) async fn mask(named: NamedStream) -> Result<Response, Problem> {
     let failed = |error: &dyn std::fmt::Display| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the mask cannot be written: {error}"))
     };
-    let mut response = typed("image/png", png(&mask).map_err(|error| failed(&error))?);
+    let mut response = typed("image/png", mask_png(&mask).map_err(|error| failed(&error))?);
     let headers = [
         ("x-maskcast-seq", mask.seq.to_string()),
         ("x-maskcast-pts", format!("{:.3}", mask.pts.as_secs_f64())),
@@ -170,16 +171,6 @@ fn captured(ago: Duration) -> String {
     format!("{:.3}", now.checked_sub(ago).unwrap_or(now))
 }
 
-fn png(mask: &Mask) -> Result<Vec<u8>, png::EncodingError> {
-    let mut file = Vec::new();
-    let mut encoder = png::Encoder::new(&mut file, mask.width as u32, mask.height as u32);
-    encoder.set_color(png::ColorType::Grayscale);
-    encoder.set_depth(png::BitDepth::Eight);
-    encoder.set_compression(png::Compression::Fast);
-    encoder.write_header()?.write_image_data(&mask.classes)?;
-    Ok(file)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
@@ -188,6 +179,7 @@ mod tests {
 
     use super::super::tests::{agent, get, model, server, view};
     use super::*;
+    use crate::frame::Mask;
 
     #[test]
     fn the_newest_mask_is_a_grey_png_of_class_indices() {

@@ -13,6 +13,7 @@ use crate::segment::{MachineError, ModelError, ProviderProblem, SegmentError, Un
 use crate::server::ServerError;
 use crate::sink::SinkError;
 use crate::stream::StreamError;
+use crate::webhook::WebhookError;
 
 /// Why the service cannot start or reload. [`ServiceError::is_configuration`] decides the exit code.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +49,8 @@ pub enum ServiceError {
     /// A recording or a push of a stream cannot be started.
     #[error(transparent)]
     Output(#[from] OutputError),
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
     /// A sink of `[[stream.sink]]` cannot be started.
     #[error(transparent)]
     Sink(#[from] SinkError),
@@ -78,6 +81,7 @@ impl ServiceError {
             | ServiceError::Http(_)
             | ServiceError::Rtsp(_)
             | ServiceError::Random(_)
+            | ServiceError::Webhook(_)
             | ServiceError::Output(_)
             | ServiceError::Sink(_)
             | ServiceError::Stream(_)

@@ -41,6 +41,7 @@ pub use stopping::log_frame_counts;
 
 use crate::view::ServiceView;
 use crate::view::request::ChangeRequest;
+use crate::webhook::Webhooks;
 use check::check_encoders;
 use models::{ModelManager, Models, Streams};
 use stopping::stop_all;
@@ -80,6 +81,7 @@ pub struct Service {
     pool: Arc<Pool>,
     /// The encoders that have been logged.
     logged_encoders: Vec<H264>,
+    webhooks: Webhooks,
 }
 
 /// If loading the model takes longer than this, streams start without masks.
@@ -113,6 +115,9 @@ impl Service {
         let pool = Arc::new(Pool::idle(cores + 1)?);
         let (view, incoming) = ServiceView::new(rtsp.address(), pool.stats());
         let view = Arc::new(view);
+        let mut webhooks = Webhooks::new(Arc::clone(&view.events));
+        webhooks.set(&config.webhooks)?;
+        view.set_webhooks(webhooks.status());
         let streams: Streams = Arc::new(Mutex::new(config.streams.clone()));
         let manager = ModelManager::new(Arc::clone(&pool), Arc::clone(&view), Arc::clone(&streams));
         let whep = Arc::new(Whep::new(config.server.webrtc.clone()));
@@ -140,6 +145,7 @@ impl Service {
             whep,
             pool,
             logged_encoders: Vec::new(),
+            webhooks,
         };
         tracing::info!("page {}", service.page());
         for stream in &config.streams {
@@ -329,9 +335,15 @@ impl Service {
         let mut streams = std::mem::take(&mut self.running);
         streams.append(&mut self.ending);
         let unstopped = stop_all(streams, None);
+        // In parallel with the viewers below.
+        let webhooks = std::mem::replace(&mut self.webhooks, Webhooks::new(Arc::clone(&self.view.events)));
+        let webhooks_ended = run_on_thread("webhooks", move || webhooks.stop());
         match self.whep.close(WHEP_DEADLINE) {
             0 => {}
             left => tracing::error!("WebRTC viewers not stopped; their threads are abandoned: {left}"),
+        }
+        if webhooks_ended.is_ok_and(|ended| ended.recv_deadline(deadline).is_err()) {
+            tracing::warn!("webhooks have not stopped in time: messages that wait are lost");
         }
         if unloaded.is_ok_and(|unloaded| unloaded.recv_deadline(deadline).is_err()) {
             tracing::info!("model still loading at the stop; the service ends without it");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::stopping::stop_all;
 use super::stream_runner::StreamRunner;
 use super::{Service, ServiceError, SettingErrors, StreamStartError, check_encoders};
-use crate::config::{Config, StreamConfig};
+use crate::config::{Config, StreamConfig, WebhookConfig};
 use crate::view::StreamView;
 
 /// The result of a reload, with names of streams.
@@ -117,7 +117,16 @@ impl Service {
             self.model = config.model.clone();
         }
         self.apply(&plan, &config.streams, &mut done);
+        self.set_webhooks(&config.webhooks);
         Ok(done)
+    }
+
+    /// Replaces the webhooks. One that cannot be started does not prevent the others from running.
+    fn set_webhooks(&mut self, configs: &[WebhookConfig]) {
+        if let Err(error) = self.webhooks.set(configs) {
+            tracing::error!("webhook not started: {error}");
+        }
+        self.view.set_webhooks(self.webhooks.status());
     }
 
     /// Applies the plan to the streams.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::mask::StreamMask;
+use super::pixels::MaskPixels;
 use crate::frame::Label;
 
 /// The shares of the classes in one mask of a stream.
@@ -57,6 +58,19 @@ impl<'a> MaskMessage<'a> {
             zones: zones.collect(),
         }
     }
+}
+
+/// The message about a mask to an API client.
+#[derive(Serialize, JsonSchema)]
+pub struct LiveMaskMessage<'a> {
+    #[serde(flatten)]
+    pub mask_message: MaskMessage<'a>,
+    /// The pixels of the mask; absent unless the client has requested them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mask: Option<MaskPixels>,
+    /// Number of masks that this client lost since the previous message, because it received too slowly; absent if none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost: Option<u64>,
 }
 
 /// Identifies the names of the classes and their order: eight hexadecimal digits of a SHA-256.

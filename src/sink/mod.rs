@@ -13,13 +13,15 @@ mod jsonl;
 mod kind;
 mod mask;
 mod message;
+mod pixels;
 mod queued;
 mod udp;
 
 pub use feed::{FeedSink, MaskFeed};
 pub use kind::{COMMON_KEYS, KeyKind, KeyValue, MaskSinkKind, SinkKey, SinkSettings};
 pub use mask::{MaskSink, SinkError, StreamMask};
-pub use message::{MaskMessage, labels_version};
+pub use message::{LiveMaskMessage, MaskMessage, labels_version};
+pub use pixels::{MaskPixels, PixelsFormat, mask_png};
 pub use queued::QueuedSink;
 
 /// The types of `[[stream.sink]]`.

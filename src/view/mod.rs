@@ -18,6 +18,7 @@ use change_ticket::ChangeTicket;
 use request::{Change, ChangeOutcome, ChangeRefusal, ChangeRequest};
 
 use crate::base::status::{Status, StreamState};
+use crate::base::webhook_status::WebhookStatus;
 use crate::config::{SourceHost, SourceUri, StreamConfig, ZoneConfig};
 use crate::events::{EventHub, Rule, StreamEvents};
 use crate::frame::{Label, Labels, Rgb, Weight};
@@ -43,6 +44,7 @@ pub struct ServiceView {
     pub pool: Arc<PoolStats>,
     /// The messages about the events of all streams.
     pub events: Arc<EventHub>,
+    webhooks: Mutex<Vec<Arc<WebhookStatus>>>,
 }
 
 /// The state of one stream.
@@ -179,6 +181,7 @@ impl ServiceView {
             rtsp,
             pool,
             events: Arc::default(),
+            webhooks: Mutex::default(),
         };
         (view, ChangeQueues { models, changes: queued })
     }
@@ -212,6 +215,15 @@ impl ServiceView {
 
     pub fn set_model_change(&self, path: PathBuf, outcome: ModelChangeState) {
         *self.lock_model_change() = Some(ModelChange { path, outcome, at: Timestamp::now() });
+    }
+
+    /// The status of each webhook, in the order of the configuration.
+    pub fn webhooks(&self) -> Vec<Arc<WebhookStatus>> {
+        self.webhooks.lock().clone()
+    }
+
+    pub fn set_webhooks(&self, webhooks: Vec<Arc<WebhookStatus>>) {
+        *self.webhooks.lock() = webhooks;
     }
 
     /// Requests another model.

@@ -1,15 +1,13 @@
 //! `maskcast model use`: switches a running service to another model through its API.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use ureq::RequestBuilder;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use crate::base::secret::Secret;
-use crate::commands::{Failure, exit};
+use crate::commands::{Failure, api_client, exit};
 
 /// The model and the service.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,7 +41,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub fn use_model(args: &UseArgs) -> Result<(), Failure> {
     let path = std::path::absolute(&args.model).map_err(|error| Failure::usage(error.to_string()))?;
     let url = format!("{}/api/v1/model", args.url.trim_end_matches('/'));
-    let (agent, token) = (agent(args)?, token(args)?);
+    let agent = api_client::agent(args.ca.as_deref(), Some(REQUEST_TIMEOUT))?;
+    let token = api_client::token(args.token_file.as_deref())?;
     let unreachable = |error: ureq::Error| Failure::runtime(format!("{url}: {error}; is the service running?"));
     let request = json!({ "path": path, "force": args.force });
     let answer = with_token(agent.post(&url), token.as_ref()).send_json(&request).map_err(unreachable)?;
@@ -70,29 +69,6 @@ pub fn use_model(args: &UseArgs) -> Result<(), Failure> {
         // The tick only limits the rate of requests.
         let _ = poll.recv();
     }
-}
-
-fn agent(args: &UseArgs) -> Result<ureq::Agent, Failure> {
-    let mut config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(REQUEST_TIMEOUT));
-    if let Some(path) = &args.ca {
-        let located = |problem: &dyn std::fmt::Display| Failure::usage(format!("{}: {problem}", path.display()));
-        let text = std::fs::read(path).map_err(|error| located(&error))?;
-        let certificate = Certificate::from_pem(&text).map_err(|error| located(&error))?;
-        let roots = RootCerts::Specific(Arc::new(vec![certificate]));
-        config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
-    }
-    Ok(config.build().into())
-}
-
-fn token(args: &UseArgs) -> Result<Option<Secret>, Failure> {
-    let token = match &args.token_file {
-        Some(path) => {
-            let text = std::fs::read_to_string(path);
-            Some(text.map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?)
-        }
-        None => std::env::var("MASKCAST_TOKEN").ok(),
-    };
-    Ok(token.map(|token| Secret::new(token.trim())).filter(|token| !token.expose().is_empty()))
 }
 
 fn with_token<Body>(request: RequestBuilder<Body>, token: Option<&Secret>) -> RequestBuilder<Body> {

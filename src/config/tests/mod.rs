@@ -16,6 +16,7 @@ mod rule;
 mod server;
 mod settings;
 mod streams;
+mod webhook;
 
 /// A folder with the files that the configurations below name.
 fn folder() -> tempfile::TempDir {
@@ -176,6 +177,13 @@ name = "clip"
 source = "file:clip.avi"
 loop = true
 speed = "max"
+[[webhook]]
+name = "alarm"
+url = "https://hooks.example/x"
+secret_file = "pw"
+streams = ["clip"]
+rules = ["gone"]
+timeout = "20s"
 "##;
     let config = read(dir.path(), text).unwrap();
     let mut source = SourceSpec::parse("rtsp://10.0.0.7/stream1", dir.path()).unwrap();
@@ -292,6 +300,13 @@ speed = "max"
             },
             defaults_stream("clip", clip),
         ],
+        webhooks: vec![WebhookConfig {
+            secret: WebhookSecret(Some(Secret::new("hunter2"))),
+            streams: vec!["clip".into()],
+            rules: vec!["gone".into()],
+            timeout: Duration::from_secs(20),
+            ..WebhookConfig::new("alarm", "https://hooks.example/x".parse().unwrap())
+        }],
     };
     assert_eq!(config, expected);
     assert!(!format!("{config:?}").contains("hunter2"));

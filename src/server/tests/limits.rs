@@ -50,7 +50,9 @@ impl Served {
         let access = Arc::new(Access::new(&ServerConfig::default()).unwrap());
         let stop = watch::Sender::new(false);
         let stopping = stop.subscribe();
-        let app = App { view: view(&["gate"]), whep: whep(), address, access, certificate: None, stopping };
+        let live_clients = Arc::new(Semaphore::new(LIVE_CLIENTS));
+        let app =
+            App { view: view(&["gate"]), whep: whep(), address, access, certificate: None, stopping, live_clients };
         Served::until(stop, router(Arc::new(app)), limits, header_limit).await
     }
 

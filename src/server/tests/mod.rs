@@ -20,6 +20,7 @@ use crate::segment::pool::PoolStats;
 use crate::view::{ModelChangeState, ModelView, StreamView};
 
 mod limits;
+mod live;
 mod metrics;
 mod mjpeg;
 mod reference;

@@ -1,0 +1,266 @@
+//! Webhooks with a real HTTP server.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use serde_json::Value;
+
+use super::*;
+use crate::base::secret::Secret;
+use crate::config::WebhookSecret;
+use crate::events::{Event, EventMessage, EventPhase};
+
+/// Guards against hanging.
+const DEADLINE: Duration = Duration::from_secs(180);
+
+fn phased(stream: &str, rule: &str, id: &str, phase: EventPhase) -> Arc<EventMessage> {
+    let start = "2026-01-02T03:04:05Z".parse().unwrap();
+    let event = Event {
+        id: id.into(),
+        stream: stream.into(),
+        rule: rule.into(),
+        zone: Some("\"><script>".into()),
+        classes: ["person".to_owned()].into(),
+        start,
+        end: None,
+        end_reason: None,
+        share: 0.5,
+        peak_share: 0.5,
+        peak: start,
+    };
+    Arc::new(EventMessage { phase, event })
+}
+
+/// The start of an event.
+pub(super) fn message(stream: &str, rule: &str, id: &str) -> Arc<EventMessage> {
+    phased(stream, rule, id, EventPhase::Start)
+}
+
+/// A request: its header fields in lower case, and its body.
+struct Request {
+    head: Vec<(String, String)>,
+    body: String,
+}
+
+impl Request {
+    fn header(&self, name: &str) -> &str {
+        self.head.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+    }
+
+    fn id(&self) -> String {
+        let body: Value = serde_json::from_str(&self.body).unwrap();
+        format!("{} {}", body["id"].as_str().unwrap(), body["phase"].as_str().unwrap())
+    }
+}
+
+/// An HTTP server that answers what the test says for each request, in order; then 204.
+struct HookServer {
+    url: String,
+    requests: Receiver<Request>,
+    answers: Sender<&'static str>,
+}
+
+impl HookServer {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/hook?token=hunter2", listener.local_addr().unwrap());
+        let (sender, requests) = unbounded();
+        let (answers, answer) = unbounded::<&'static str>();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Some(request) = read(&stream.as_ref().unwrap()) else { continue };
+                let answer = answer.try_recv().unwrap_or("204 No Content");
+                let text = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                let _ = stream.unwrap().write_all(text.as_bytes());
+                if sender.send(request).is_err() {
+                    return;
+                }
+            }
+        });
+        HookServer { url, requests, answers }
+    }
+
+    fn next(&self) -> Request {
+        self.requests.recv_timeout(DEADLINE).expect("a request arrives")
+    }
+}
+
+fn read(stream: &TcpStream) -> Option<Request> {
+    let mut reader = BufReader::new(stream);
+    let mut line = || {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().filter(|&length| length > 0)?;
+        Some(line.trim_end().to_owned())
+    };
+    assert!(line()?.starts_with("POST /hook?token=hunter2 "));
+    let mut head = Vec::new();
+    loop {
+        let line = line()?;
+        let Some((name, value)) = line.split_once(": ") else { break };
+        head.push((name.to_ascii_lowercase(), value.to_owned()));
+    }
+    let length = head.iter().find(|(name, _)| name == "content-length")?.1.parse().unwrap();
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Request { head, body: String::from_utf8(body).unwrap() })
+}
+
+fn webhooks(hub: &Arc<EventHub>, folder: &Path) -> Webhooks {
+    let dead_letters = Arc::new(DeadLetters::new(Some(folder.to_path_buf()), 100_000));
+    Webhooks { hub: Arc::clone(hub), dead_letters, running: Vec::new() }
+}
+
+fn config(url: &str) -> WebhookConfig {
+    let secret = WebhookSecret(Some(Secret::new("s3cret")));
+    WebhookConfig { secret, ..WebhookConfig::new("alarm", url.parse().unwrap()) }
+}
+
+fn dead(folder: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(folder.join("webhook-dead.jsonl")).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < until, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+fn send(hub: &EventHub, message: &EventMessage) {
+    hub.send(message.clone());
+}
+
+#[test]
+fn starts_and_ends_are_sent_with_a_signature() {
+    let (hub, folder, server) = (Arc::new(EventHub::default()), tempfile::tempdir().unwrap(), HookServer::start());
+    let mut hooks = webhooks(&hub, folder.path());
+    let only = WebhookConfig { streams: vec!["gate".into()], rules: vec!["blocked".into()], ..config(&server.url) };
+    hooks.set(&[only]).unwrap();
+    for message in [
+        message("yard", "blocked", "other stream"),
+        message("gate", "other", "other rule"),
+        message("gate", "blocked", "1"),
+        phased("gate", "blocked", "1", EventPhase::Peak),
+        phased("gate", "blocked", "1", EventPhase::End),
+    ] {
+        send(&hub, &message);
+    }
+    let (first, second) = (server.next(), server.next());
+    assert_eq!([first.id(), second.id()], ["1 start", "1 end"]);
+    let timestamp: i64 = first.header("x-maskcast-timestamp").parse().unwrap();
+    assert!((jiff::Timestamp::now().as_second() - timestamp).abs() < 600);
+    let expected = signature(&Secret::new("s3cret"), &timestamp.to_string(), &first.body);
+    assert_eq!(first.header("x-maskcast-signature"), expected);
+    assert_eq!((first.header("x-maskcast-event-id"), first.header("content-type")), ("1", "application/json"));
+    let status = hooks.status();
+    until("both are counted", || status[0].sent() == 2 && status[0].waiting() == 0);
+    hooks.stop();
+    assert!(dead(folder.path()).is_empty());
+}
+
+#[test]
+fn a_message_that_failed_is_sent_again_and_others_meanwhile() {
+    let (hub, folder, server) = (Arc::new(EventHub::default()), tempfile::tempdir().unwrap(), HookServer::start());
+    let mut hooks = webhooks(&hub, folder.path());
+    server.answers.send("500 Internal Server Error").unwrap();
+    hooks.set(&[config(&server.url)]).unwrap();
+    send(&hub, &message("gate", "blocked", "1"));
+    assert_eq!(server.next().id(), "1 start");
+    let status = hooks.status();
+    until("it is counted", || status[0].failed() == 1);
+    assert_eq!(status[0].problem().as_deref(), Some("HTTP 500"));
+    send(&hub, &message("gate", "blocked", "2"));
+    assert_eq!([server.next().id(), server.next().id()], ["2 start", "1 start"]);
+    until("both are counted", || status[0].sent() == 2);
+    assert_eq!((status[0].problem(), status[0].dead()), (None, 0));
+}
+
+#[test]
+fn a_server_that_accepts_nothing_gets_every_message_later() {
+    let (hub, folder) = (Arc::new(EventHub::default()), tempfile::tempdir().unwrap());
+    // Nobody listens on the port of a listener that was dropped.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut hooks = webhooks(&hub, folder.path());
+    hooks.set(&[config(&format!("http://{port}/hook?token=hunter2"))]).unwrap();
+    for n in 0..5 {
+        send(&hub, &message("gate", "blocked", &n.to_string()));
+    }
+    let status = hooks.status();
+    until("an attempt has failed", || status[0].failed() > 0);
+    assert!(status[0].problem().unwrap().contains("refused"), "{:?}", status[0].problem());
+    // A webhook of the same name gets the messages that wait.
+    let server = HookServer::start();
+    server.answers.send("503 Service Unavailable\r\nRetry-After: 1").unwrap();
+    hooks.set(&[config(&server.url)]).unwrap();
+    let ids: Vec<String> = (0..6).map(|_| server.next().id()).collect();
+    assert_eq!(ids, ["0 start", "0 start", "1 start", "2 start", "3 start", "4 start"]);
+    hooks.stop();
+    assert!(dead(folder.path()).is_empty());
+}
+
+#[test]
+fn messages_that_cannot_be_delivered_are_kept_in_a_file() {
+    let (hub, folder, server) = (Arc::new(EventHub::default()), tempfile::tempdir().unwrap(), HookServer::start());
+    let mut hooks = webhooks(&hub, folder.path());
+    server.answers.send("410 Gone").unwrap();
+    server.answers.send("307 Temporary Redirect\r\nLocation: http://169.254.169.254/").unwrap();
+    hooks.set(&[config(&server.url)]).unwrap();
+    send(&hub, &message("gate", "blocked", "1"));
+    send(&hub, &message("gate", "blocked", "2"));
+    until("both are in the file", || dead(folder.path()).len() == 2);
+    let letters = dead(folder.path());
+    assert_eq!([&letters[0]["reason"], &letters[1]["reason"]], ["HTTP 410", "HTTP 307: redirects are not followed"]);
+    assert_eq!((&letters[0]["message"]["id"], &letters[0]["attempts"]), (&"1".into(), &1.into()));
+    assert_eq!(server.requests.len(), 2, "neither is sent again");
+    // The server goes away: what waits at the stop is kept too.
+    server.answers.send("503 Service Unavailable\r\nRetry-After: 300").unwrap();
+    send(&hub, &message("gate", "blocked", "3"));
+    let status = hooks.status();
+    until("it waits", || status[0].failed() == 3);
+    hooks.stop();
+    let text = std::fs::read_to_string(folder.path().join("webhook-dead.jsonl")).unwrap();
+    let last = &dead(folder.path())[2];
+    assert_eq!((&last["message"]["id"], &last["reason"]), (&"3".into(), &"the service has stopped".into()));
+    assert_eq!(last["last_problem"], "HTTP 503");
+    assert!(!text.contains("hunter2") && !text.contains("s3cret"), "{text}");
+}
+
+#[test]
+fn a_message_is_given_up_after_its_time() {
+    let (hub, folder, server) = (Arc::new(EventHub::default()), tempfile::tempdir().unwrap(), HookServer::start());
+    for _ in 0..100 {
+        server.answers.send("500 Internal Server Error").unwrap();
+    }
+    let events = Arc::new(hub.queue());
+    let status = Arc::new(WebhookStatus::new("alarm", Arc::clone(&events.lost)));
+    let letters = Arc::new(DeadLetters::new(Some(folder.path().to_path_buf()), 100_000));
+    let (backlog, stop) = (Arc::new(Mutex::new(Backlog::default())), Stop::default());
+    let worker = Worker::new(config(&server.url), events, backlog, Arc::clone(&status), letters, stop.clone());
+    let worker = worker.giving_up_after(Duration::from_secs(1));
+    let thread = std::thread::spawn(move || worker.run());
+    send(&hub, &message("gate", "blocked", "1"));
+    until("it is in the file", || dead(folder.path()).len() == 1);
+    let letter = &dead(folder.path())[0];
+    assert_eq!((&letter["reason"], &letter["last_problem"]), (&"not accepted in time".into(), &"HTTP 500".into()));
+    assert!(status.failed() >= 2 && status.dead() == 1, "{status:?}");
+    stop.raise();
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_webhook_whose_server_hangs_does_not_delay_the_stop() {
+    let (hub, folder) = (Arc::new(EventHub::default()), tempfile::tempdir().unwrap());
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut hooks = webhooks(&hub, folder.path());
+    hooks.set(&[config(&format!("http://{}/", silent.local_addr().unwrap()))]).unwrap();
+    send(&hub, &message("gate", "blocked", "1"));
+    let (_connection, _) = silent.accept().unwrap();
+    let asked = Instant::now();
+    hooks.stop();
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert_eq!(dead(folder.path())[0]["message"]["id"], "1");
+}

@@ -1,0 +1,476 @@
+//! Live messages and webhooks as a whole: the real program with WebSocket clients, a browser, and HTTP servers that receive
+//! webhooks.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use common::browser::Browser;
+use common::http::{get_json, send};
+use common::program::{DEADLINE, Guard, maskcast, run, run_with_input, until};
+use common::service::{Service, folder, folder_with_model, write_config};
+use crossbeam_channel::{Receiver, unbounded};
+use maskcast::commands::schema::{MessageKind, message_schema};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_stream::StreamExt;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+const ZONE: &str = "\"><script>alert(1)</script>";
+
+/// A red stream with a rule that holds from the first mask on.
+fn stream(name: &str) -> String {
+    let source = "gst:videotestsrc is-live=true pattern=red ! video/x-raw,width=320,height=240,framerate=15/1 ! queue";
+    format!(
+        "[[stream]]\nname = \"{name}\"\nsource = \"{source}\"\n\
+         [[stream.zone]]\nname = '{ZONE}'\npolygon = [[0, 0], [1, 0], [1, 0.5], [0, 0.5]]\n{RULE}"
+    )
+}
+
+const RULE: &str = "[[stream.rule]]\nname = \"blocked\"\nclasses = [\"red\"]\n\
+                    zone = '\"><script>alert(1)</script>'\nshare = 0.5\nfor = \"0s\"\n";
+
+/// Replaces the rules of the stream. Without rules, its event ends.
+fn set_rules(service: &Service, rules: &Value) {
+    let url = format!("{}api/v1/streams/gate", service.page);
+    let (status, _, body) = send("PATCH", &url, Some(&json!({ "rule": rules }).to_string()));
+    assert_eq!(status, 200, "{body}");
+}
+
+fn rule() -> Value {
+    json!([{ "name": "blocked", "classes": ["red"], "zone": ZONE, "share": 0.5, "for": "0s" }])
+}
+
+fn assert_valid(kind: MessageKind, message: &Value) {
+    let schema = message_schema(kind);
+    jsonschema::draft202012::meta::validate(&schema).unwrap_or_else(|error| panic!("{error}"));
+    let validator = jsonschema::draft202012::new(&schema).unwrap();
+    let errors: Vec<String> = validator.iter_errors(message).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}: {message}");
+}
+
+type Socket = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
+
+async fn open(service: &Service, path: &str, headers: &[(&'static str, &str)]) -> Result<Socket, Error> {
+    let address = service.page.replacen("http", "ws", 1);
+    let mut request = format!("{address}{path}").into_client_request().unwrap();
+    for (name, value) in headers {
+        request.headers_mut().insert(*name, value.parse().unwrap());
+    }
+    tokio_tungstenite::connect_async(request).await.map(|(socket, _)| socket)
+}
+
+/// The next text message; `None` when the connection was closed.
+async fn next(socket: &mut Socket) -> Option<Value> {
+    loop {
+        match tokio::time::timeout(DEADLINE, socket.next()).await.unwrap()? {
+            Ok(Message::Text(text)) => return Some(serde_json::from_str(&text).unwrap()),
+            Ok(Message::Ping(_)) => {}
+            _ => return None,
+        }
+    }
+}
+
+fn status(result: Result<Socket, Error>) -> u16 {
+    match result {
+        Ok(_) => 101,
+        Err(Error::Http(response)) => response.status().as_u16(),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn masks_and_events_are_as_their_schemas_describe_them() {
+    let folder = folder();
+    let service = tokio::task::block_in_place(|| Service::ready(folder.path(), &stream("gate")));
+    for path in ["masks", "masks?mask=rle", "masks?mask=png&every=100ms"] {
+        let mut masks = open(&service, &format!("api/v1/streams/gate/{path}"), &[]).await.unwrap();
+        let mut last = None;
+        for _ in 0..5 {
+            let mask = next(&mut masks).await.unwrap();
+            assert_valid(MessageKind::Mask, &mask);
+            assert_eq!(mask["zones"], json!({ ZONE: { "red": 1.0 } }), "{mask}");
+            assert_eq!(mask.get("mask").is_some(), path.contains("mask="), "{mask}");
+            let seq = mask["seq"].as_u64();
+            assert!(last < seq, "{mask}");
+            last = seq;
+        }
+    }
+    let mut events = open(&service, "api/v1/events/live?stream=gate&rule=blocked", &[]).await.unwrap();
+    tokio::task::block_in_place(|| set_rules(&service, &json!([])));
+    let end = next(&mut events).await.unwrap();
+    assert_eq!((&end["phase"], &end["end_reason"], &end["zone"]), (&"end".into(), &"removed".into(), &ZONE.into()));
+    tokio::task::block_in_place(|| set_rules(&service, &rule()));
+    let start = next(&mut events).await.unwrap();
+    assert_eq!((&start["phase"], &start["share"]), (&"start".into(), &1.0.into()));
+    assert!(start["id"].as_str() > end["id"].as_str() && start.get("end").is_none(), "{start}");
+    for event in [&start, &end] {
+        assert_valid(MessageKind::Event, event);
+    }
+    let (code, time, log) = tokio::task::block_in_place(|| service.terminate());
+    assert_eq!((code, next(&mut events).await), (Some(0), None), "{log}");
+    assert!(time < Duration::from_secs(60), "{time:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_get_nothing_and_a_removed_user_gets_no_more() {
+    let folder = folder();
+    let users = folder.path().join("users.toml");
+    let add = maskcast()
+        .args(["user", "token", "wall", "--role", "viewer", "--users"])
+        .arg(&users)
+        .stdin(Stdio::null())
+        .output();
+    let token = String::from_utf8(add.unwrap().stdout).unwrap();
+    let bearer = format!("Bearer {}", token.trim());
+    let service = tokio::task::block_in_place(|| Service::ready(folder.path(), &stream("gate")));
+    for path in ["api/v1/streams/gate/masks", "api/v1/streams/none/masks", "api/v1/events/live"] {
+        assert_eq!(status(open(&service, path, &[]).await), 401, "{path}");
+        assert_eq!(status(open(&service, path, &[("authorization", "Bearer maskcast_wrong")]).await), 401, "{path}");
+    }
+    let mut masks = open(&service, "api/v1/streams/gate/masks", &[("authorization", &bearer)]).await.unwrap();
+    let mut events = open(&service, "api/v1/events/live", &[("authorization", &bearer)]).await.unwrap();
+    assert_eq!(next(&mut masks).await.unwrap()["stream"], "gate");
+    // `maskcast listen` with the token.
+    let token_file = folder.path().join("token");
+    std::fs::write(&token_file, &token).unwrap();
+    let mut listen = Listen::start(maskcast().arg("listen").arg(&service.page).arg("--token-file").arg(&token_file));
+    assert_eq!(tokio::task::block_in_place(|| listen.next())["stream"], "gate");
+    let refused = tokio::task::block_in_place(|| run(maskcast().arg("listen").arg(&service.page)));
+    assert!(refused.code == Some(1) && refused.stderr.contains("authentication required"), "{}", refused.stderr);
+
+    let removed = maskcast().args(["user", "remove", "wall", "--users"]).arg(&users).output().unwrap();
+    assert!(removed.status.success(), "{removed:?}");
+    // Without users everybody on this machine has access, and connections would continue.
+    let add = run(maskcast().args(["user", "token", "other", "--role", "viewer", "--users"]).arg(&users));
+    assert_eq!(add.code, Some(0), "{}", add.stderr);
+    service.program.child.signal("HUP");
+    while next(&mut masks).await.is_some() {}
+    assert_eq!(next(&mut events).await, None);
+    let ended = tokio::task::block_in_place(|| listen.ended());
+    assert_eq!(ended, Some(1), "its new connection is refused");
+}
+
+/// `maskcast listen`.
+struct Listen {
+    child: Guard,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Listen {
+    fn start(command: &mut std::process::Command) -> Self {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = Guard::spawn(command);
+        let lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+        Listen { child, lines }
+    }
+
+    fn next(&mut self) -> Value {
+        serde_json::from_str(&self.lines.next().expect("a line").unwrap()).unwrap()
+    }
+
+    /// Reads to the end; returns the exit code.
+    fn ended(mut self) -> Option<i32> {
+        self.lines.by_ref().for_each(drop);
+        self.child.wait(DEADLINE).code()
+    }
+}
+
+#[test]
+fn listen_prints_the_messages_of_all_streams_and_connects_again() {
+    let folder = folder();
+    let streams = stream("gate") + &stream("yard");
+    let service = Service::ready(folder.path(), &streams);
+    let address = service.page.trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let mut masks =
+        Listen::start(maskcast().arg("listen").arg(&service.page).args(["--every", "100ms", "--mask", "rle"]));
+    let mut seen = [false; 2];
+    while seen != [true; 2] {
+        let mask = masks.next();
+        assert_valid(MessageKind::Mask, &mask);
+        assert_eq!(mask["mask"]["format"], "coco-rle", "{mask}");
+        seen[usize::from(mask["stream"] == "yard")] = true;
+    }
+    let mut events = Listen::start(maskcast().args(["listen", "--events", "--stream", "gate"]).arg(&service.page));
+    // The command may not be connected yet: events are made until it prints one.
+    let (done, ended) = crossbeam_channel::bounded::<()>(0);
+    let event = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let pace = crossbeam_channel::tick(Duration::from_millis(300));
+            let mut rules = [json!([]), rule()].into_iter().cycle();
+            while ended.try_recv() == Err(crossbeam_channel::TryRecvError::Empty) {
+                set_rules(&service, &rules.next().unwrap());
+                let _ = pace.recv();
+            }
+        });
+        let event = events.next();
+        drop(done);
+        event
+    });
+    assert_valid(MessageKind::Event, &event);
+    assert_eq!(event["stream"], "gate");
+    let wrong = run(maskcast().args(["listen", "--stream", "none"]).arg(&service.page));
+    assert!(wrong.code == Some(1) && wrong.stderr.contains("there is no stream \"none\""), "{}", wrong.stderr);
+
+    // The service is restarted on the same port.
+    let before = masks.next()["captured"].as_str().unwrap().to_owned();
+    service.terminate();
+    let config = common::service::write_config_at(folder.path(), &address, "127.0.0.1:0", &streams);
+    let again = Service::run(&config, &[]);
+    let restarted = jiff::Timestamp::now().to_string();
+    while masks.next()["captured"].as_str().unwrap() < restarted.as_str() {}
+    assert!(before < restarted);
+    drop(again);
+}
+
+/// A client that reads slowly from a stream with large messages.
+#[test]
+fn a_slow_client_does_not_slow_the_stream() {
+    let folder = folder_with_model(256, 144);
+    let source = "gst:videotestsrc is-live=true pattern=chroma-zone-plate kx2=40 ky2=40 kt=3 ! \
+                  video/x-raw,width=256,height=144,framerate=25/1 ! queue";
+    let service = Service::ready(folder.path(), &format!("[[stream]]\nname = \"gate\"\nsource = \"{source}\"\n"));
+    let host = service.page.trim_start_matches("http://").trim_end_matches('/');
+    let mut socket = TcpStream::connect(host).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let request =
+        "GET /api/v1/streams/gate/masks?mask=rle HTTP/1.0\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n";
+    socket.write_all(request.as_bytes()).unwrap();
+    let mut lines = BufReader::new(socket).lines().map(Result::unwrap);
+    let mut mask = || -> Value {
+        let line = lines.find(|line| line.starts_with("data: ")).unwrap();
+        serde_json::from_str(&line["data: ".len()..]).unwrap()
+    };
+    mask();
+    // It reads one message for every three frames of the stream.
+    let mut total = 0;
+    let mut frames = service.published("gate");
+    while total == 0 {
+        frames += 3;
+        service.until_published("gate", frames);
+        total += mask()["lost"].as_u64().unwrap_or(0);
+        assert!(frames < 100_000, "no mask was lost");
+    }
+    // The client reads nothing, and the stream continues.
+    service.until_published("gate", frames + 50);
+    assert_eq!(service.stream("gate")["state"], "live");
+}
+
+/// The policy of the page allows WebSockets to the service, and no page of another address can open one.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_pages_of_the_service_can_open_a_websocket_in_a_browser() {
+    let folder = folder();
+    let service = tokio::task::block_in_place(|| Service::ready(folder.path(), &stream("gate")));
+    let browser = Browser::start().await;
+    let connect = |service: &Service| {
+        let address = service.page.replacen("http", "ws", 1);
+        format!(
+            "if (!window.opened) {{
+                 window.opened = true;
+                 const socket = new WebSocket('{address}api/v1/streams/gate/masks');
+                 socket.onmessage = ({{ data }}) => {{ window.result = data; socket.close(); }};
+                 socket.onerror = () => {{ window.result ??= 'refused'; }};
+                 const events = new EventSource('/api/v1/streams/gate/masks');
+                 events.addEventListener('mask', ({{ data }}) => {{ window.mask = data; events.close(); }});
+             }}
+             return window.result && window.mask ? [window.result, window.mask] : null;"
+        )
+    };
+    browser.client.goto(&service.page).await.unwrap();
+    let own = browser.until("its own page", &connect(&service)).await;
+    for text in [&own[0], &own[1]] {
+        let mask: Value = serde_json::from_str(text.as_str().unwrap()).unwrap();
+        assert_eq!(mask["zones"][ZONE]["red"], 1.0, "{mask}");
+    }
+    // The policy of the service does not apply to this page.
+    let page = "data:text/html,<title>elsewhere</title>";
+    browser.client.goto(page).await.unwrap();
+    let script = connect(&service).replace("new EventSource('/api", &format!("new EventSource('{}api", service.page));
+    let script = script.replace("window.result && window.mask", "window.result");
+    let elsewhere = browser.until("a page from elsewhere", &script).await;
+    assert_eq!((&elsewhere[0], &elsewhere[1]), (&"refused".into(), &Value::Null));
+}
+
+/// A request that a server of webhooks has received.
+struct Request {
+    head: Vec<(String, String)>,
+    body: String,
+}
+
+impl Request {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.head.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value)
+    }
+}
+
+/// An HTTP server that gives these answers, then 204.
+fn receive(answers: &'static [&'static str]) -> (String, Receiver<Request>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (sender, requests) = unbounded();
+    std::thread::spawn(move || {
+        for (n, stream) in listener.incoming().enumerate() {
+            let mut stream = stream.unwrap();
+            let Some(request) = read_request(&stream) else { continue };
+            let answer = answers.get(n).unwrap_or(&"204 No Content");
+            let text = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            let _ = stream.write_all(text.as_bytes());
+            if sender.send(request).is_err() {
+                return;
+            }
+        }
+    });
+    (address, requests)
+}
+
+fn read_request(stream: &TcpStream) -> Option<Request> {
+    let mut reader = BufReader::new(stream);
+    let mut head = Vec::new();
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    loop {
+        line.clear();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+        head.push((name.to_owned(), value.to_owned()));
+    }
+    let length = head.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length"))?.1.parse().unwrap();
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Request { head, body: String::from_utf8(body).unwrap() })
+}
+
+/// The example of docs/webhooks.md.
+fn is_genuine(secret: &str, request: &Request) -> bool {
+    let page = std::fs::read_to_string("docs/webhooks.md").unwrap();
+    let example = page.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
+    let arguments = json!({
+        "secret": secret,
+        "headers": request.head.iter().map(|(name, value)| (canonical(name), value)).collect::<std::collections::BTreeMap<_, _>>(),
+        "body": request.body,
+    });
+    let script = format!(
+        "{example}\nimport json\nimport sys\na = json.load(sys.stdin)\n\
+         print(is_genuine(a['secret'].encode(), a['headers'], a['body'].encode()))\n"
+    );
+    let ended = run_with_input(std::process::Command::new("python3").args(["-c", &script]), &arguments.to_string());
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    ended.text() == "True"
+}
+
+/// `x-maskcast-event-id` as `X-Maskcast-Event-Id`: names are not case-sensitive in HTTP, but in a dictionary.
+fn canonical(name: &str) -> String {
+    let capital = |part: &str| part[..1].to_ascii_uppercase() + &part[1..];
+    name.split('-').map(capital).collect::<Vec<_>>().join("-")
+}
+
+fn dead_letters(state: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(state.join("webhook-dead.jsonl")).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+const SECRET: &str = "correct horse battery";
+
+/// A folder with a model and a secret.
+fn folder_with_secret() -> TempDir {
+    let folder = folder();
+    std::fs::write(folder.path().join("hook.secret"), SECRET).unwrap();
+    folder
+}
+
+#[test]
+fn webhooks_are_signed_retried_and_kept_when_they_are_refused() {
+    let folder = folder_with_secret();
+    let state = folder.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    let (good, requests) = receive(&["503 Service Unavailable"]);
+    let (bad, refused) = receive(&["302 Found\r\nLocation: http://127.0.0.1:9/"; 9]);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = format!(
+        "{}[[webhook]]\nname = \"good\"\nurl = \"http://{good}/T0/hunter2?key=hunter2\"\nsecret_file = \"hook.secret\"\n\
+         [[webhook]]\nname = \"bad\"\nurl = \"http://{bad}/hunter2\"\n\
+         [[webhook]]\nname = \"silent\"\nurl = \"http://{}/hunter2\"\n\
+         [[webhook]]\nname = \"other\"\nurl = \"http://{good}/\"\nstreams = [\"yard\"]\n",
+        stream("gate"),
+        silent.local_addr().unwrap()
+    );
+    let state_text = state.to_str().unwrap();
+    let variables = [("STATE_DIRECTORY", state_text), ("MASKCAST_LOG", "debug")];
+    let mut service = Service::with(folder.path(), &config, &variables);
+    service.program.wait_for_message("ready");
+    let next = || requests.recv_timeout(DEADLINE).expect("a request arrives");
+    let (first, again) = (next(), next());
+    assert_eq!(first.body, again.body, "503: it is sent again");
+    assert_valid(MessageKind::Event, &first.json());
+    assert_eq!((&first.json()["phase"], &first.json()["zone"]), (&"start".into(), &ZONE.into()));
+    assert_eq!(first.header("x-maskcast-event-id"), first.json()["id"]);
+    set_rules(&service, &json!([]));
+    let end = next();
+    assert_eq!((&end.json()["phase"], &end.json()["id"]), (&"end".into(), &first.json()["id"]));
+    for request in [&first, &again, &end] {
+        assert!(is_genuine(SECRET, request) && !is_genuine("another", request), "{}", request.body);
+    }
+    let changed = Request { head: end.head.clone(), body: end.body.replace("gate", "yard") };
+    assert!(!is_genuine(SECRET, &changed));
+    // The server that redirects gets each message once.
+    let letters = until("both messages are in the file", || {
+        let bad: Vec<Value> = dead_letters(&state).into_iter().filter(|letter| letter["webhook"] == "bad").collect();
+        (bad.len() == 2).then_some(bad)
+    });
+    assert_eq!(letters[0]["reason"], "HTTP 302: redirects are not followed");
+    assert_eq!(letters[0]["message"], first.json());
+    assert_eq!(refused.len(), 2);
+    assert_eq!(refused.recv().unwrap().header("x-maskcast-signature"), "", "it has no secret");
+    // A server that never answers delays neither the others nor the stop.
+    let (code, time, log) = service.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(time < Duration::from_secs(30), "{time:?}");
+    let silent: Vec<Value> = dead_letters(&state).into_iter().filter(|letter| letter["webhook"] == "silent").collect();
+    assert!(!silent.is_empty() && silent.iter().all(|letter| letter["reason"] == "the service has stopped"));
+    assert_eq!(requests.len(), 0, "the webhook of another stream");
+    let text = std::fs::read_to_string(state.join("webhook-dead.jsonl")).unwrap();
+    for secret in [SECRET, "hunter2"] {
+        assert!(!log.contains(secret) && !text.contains(secret), "{secret}");
+    }
+    for line in ["webhook failed, the message is sent again: good: HTTP 503", "webhook works again: good"] {
+        assert!(log.contains(line), "{line}: {log}");
+    }
+}
+
+#[test]
+fn a_reload_replaces_webhooks_and_the_api_cannot() {
+    let folder = folder_with_secret();
+    let (first, requests) = receive(&[]);
+    let (second, moved) = receive(&[]);
+    let hook = |address: &str| format!("[[webhook]]\nname = \"hook\"\nurl = \"http://{address}/\"\n");
+    let mut service = Service::start(folder.path(), &(stream("gate") + &hook(&first)));
+    service.program.wait_for_message("ready");
+    let start = requests.recv_timeout(DEADLINE).unwrap().json();
+    assert_eq!(start["phase"], "start");
+    let config = write_config(folder.path(), &(stream("gate") + &hook(&second)));
+    assert!(config.is_file());
+    service.program.child.signal("HUP");
+    service
+        .program
+        .wait_for("the reload", |entry| entry["message"].as_str()?.starts_with("configuration reloaded").then_some(()));
+    set_rules(&service, &json!([]));
+    let end = moved.recv_timeout(DEADLINE).unwrap().json();
+    assert_eq!((&end["phase"], &end["id"]), (&"end".into(), &start["id"]));
+    assert_eq!(requests.len(), 0);
+    let url = format!("{}api/v1/streams/gate", service.page);
+    let patch = json!({ "webhook": [{ "name": "evil", "url": "http://evil.example/" }] });
+    let (status, _, body) = send("PATCH", &url, Some(&patch.to_string()));
+    assert!(matches!(status, 403 | 422), "{status} {body}");
+    // No response of the API has the address.
+    assert!(!get_json(&url).to_string().contains(&second));
+}
