@@ -24,6 +24,7 @@
 //! | [`webhook`] | sends events to HTTP servers |
 //! | [`view`] | the status of a running service, and the requests to change it |
 //! | [`stream`] | one stream: its stages and their supervision |
+//! | [`history`] | events and minute means of shares in a database (SQLite) |
 //! | [`publish`] | outputs (GStreamer): RTSP, WebRTC, MJPEG, pushes, recordings, files |
 //! | [`capture`] | sources (GStreamer) |
 //! | [`gst`] | GStreamer helpers of sources and outputs |
@@ -39,7 +40,7 @@
 //! | [`base`] | queues, stop and retry, status and ledger, log deduplication, file writing |
 //! | [`frame`] | frames and masks, as plain data |
 //!
-//! Only [`capture`], [`publish`] and [`gst`] use GStreamer; only [`segment`] uses ONNX Runtime. The trainer is a package of its own,
+//! Only [`capture`], [`publish`] and [`gst`] use GStreamer; only [`segment`] uses ONNX Runtime; [`history`] uses SQLite. The trainer is a package of its own,
 //! `maskcast-train` in `src/train`, which uses this library.
 
 #![deny(unsafe_code)]
@@ -55,6 +56,7 @@ pub mod config;
 pub mod events;
 pub mod frame;
 pub mod gst;
+pub mod history;
 pub mod overlay;
 pub mod publish;
 pub mod segment;

@@ -1,4 +1,4 @@
-//! Recordings on a full disk.
+//! Recordings and the history on a full disk.
 
 mod common;
 #[path = "recording/recordings.rs"]
@@ -6,11 +6,16 @@ mod recordings;
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
 
 use common::clip;
 use common::harness::{self, is_root};
 use common::program::{run, until};
 use common::service::{Service, folder};
+use jiff::Timestamp;
+use maskcast::events::{Event, EventHub, EventMessage, EventPhase};
+use maskcast::history::{EventQuery, History, HistoryThreads};
 use recordings::{frames, list, stream};
 use tempfile::TempDir;
 
@@ -33,6 +38,7 @@ fn main() {
     harness::main(tests![
         a_full_disk_stops_only_the_recording_and_only_until_space_is_free if can_mount,
         the_oldest_recordings_are_deleted_for_min_free_and_without_any_the_recording_pauses if can_mount,
+        a_full_disk_stops_only_the_history_and_only_until_space_is_free if can_mount,
     ]);
 }
 
@@ -121,4 +127,47 @@ fn the_oldest_recordings_are_deleted_for_min_free_and_without_any_the_recording_
     });
     let (_, _, log) = service.terminate();
     assert!(log.contains("less than min_free (6.0 MB)") && log.contains("retry in 5 s"), "{log}");
+}
+
+fn a_full_disk_stops_only_the_history_and_only_until_space_is_free() {
+    let disk = Disk::mount(8).unwrap();
+    let history = History::new(&disk.0.path().join("state"), Duration::from_secs(86_400), 1 << 30);
+    let hub: Arc<EventHub> = Arc::default();
+    let threads = HistoryThreads::start(&history, &hub).unwrap();
+    let mut sent = 0;
+    let mut send = || {
+        let now = Timestamp::now();
+        let event = Event {
+            id: format!("{sent:04}").into(),
+            stream: "gate".into(),
+            rule: "blocked".into(),
+            zone: None,
+            classes: ["x".repeat(20_000)].into(),
+            start: now,
+            end: None,
+            end_reason: None,
+            share: 0.5,
+            peak_share: 0.5,
+            peak: now,
+        };
+        hub.send(EventMessage { phase: EventPhase::Start, event });
+        sent += 1;
+    };
+    send();
+    until("it works", || history.reader.event("0000").ok().flatten());
+    let filler = disk.0.path().join("filler");
+    // Fails at the end of the disk, and leaves no space.
+    std::fs::write(&filler, vec![0; 9 << 20]).unwrap_err();
+    let problem = until("it fails", || {
+        send();
+        history.status.problem()
+    });
+    assert!(problem.contains("full"), "{problem}");
+    send();
+    std::fs::remove_file(&filler).unwrap();
+    until("it works again", || history.status.problem().is_none().then_some(()));
+    threads.stop(Duration::from_secs(180));
+    let found = history.reader.events(&EventQuery { limit: 10_000, ..EventQuery::default() }).unwrap().unwrap();
+    assert_eq!((found.len(), history.status.lost()), (sent, 0));
+    assert!(history.status.failures() >= 1);
 }

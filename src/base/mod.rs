@@ -11,6 +11,7 @@ pub mod default_context;
 pub mod descriptors;
 pub mod encode_status;
 pub mod heap;
+pub mod history_status;
 pub mod ledger;
 pub mod log_dedup;
 pub mod output_status;

@@ -105,6 +105,7 @@ fn build_config(root: &Section, read: Object) -> Option<Config> {
     };
     config.model.apply_dependent_defaults(&root.section("model"));
     config.server.apply_dependent_defaults(&root.section("server"));
+    config.history.apply_dependent_defaults(&root.section("history"));
     let mut streams = Vec::new();
     for (i, (mut stream, values)) in config.streams.into_iter().zip(&values).enumerate() {
         let section =

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::history::HistoryConfig;
 use super::model::ModelConfig;
 use super::server::ServerConfig;
 use super::stream::StreamConfig;
@@ -16,6 +17,8 @@ pub struct Config {
     pub model: ModelConfig,
     #[serde(default)]
     pub server: ServerConfig,
+    #[serde(default)]
+    pub history: HistoryConfig,
     /// The streams, at least one. Their names are unique.
     #[serde(rename = "stream", default)]
     #[schemars(length(min = 1), extend(

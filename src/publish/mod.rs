@@ -18,7 +18,7 @@ pub mod file;
 pub mod frame_sink;
 pub mod frame_sink_kind;
 pub mod frame_sinks;
-mod jpeg_broadcast;
+pub mod jpeg_broadcast;
 pub mod live;
 pub mod mjpeg;
 pub mod outputs;

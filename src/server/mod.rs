@@ -8,6 +8,7 @@
 //! | `/api/v1/…` | streams, their settings, overlay and masks, model and version (`api`, `change`, `overlay`, `model`) |
 //! | `/api/v1/openapi.json`, `/api/docs` | the OpenAPI document, made from the code, and a page that shows it (`openapi`) |
 //! | `/api/v1/streams/NAME/recordings`, `…/FILE` | recordings (`recordings`) |
+//! | `/api/v1/events`, `/api/v1/streams/NAME/history` | the history (`events`, `history`) |
 //! | `/api/v1/session` | logging in and out (`session`) |
 //! | `/mjpeg/NAME`, `/api/v1/streams/NAME/snapshot.jpg` | live JPEG frames (`mjpeg`) |
 //! | `/api/v1/streams/NAME/masks`, `/api/v1/events/live` | masks and events live, by WebSocket or server-sent events (`live`) |
@@ -54,6 +55,8 @@ mod client;
 mod connection;
 mod connection_limit;
 mod cookie;
+mod events;
+mod history;
 mod host;
 mod live;
 mod metrics;

@@ -15,7 +15,9 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use super::problem::{Fault, ProblemDocument};
-use super::{SharedApp, api, change, live, mjpeg, model, overlay, page, recordings, session, typed, whep};
+use super::{
+    SharedApp, api, change, events, history, live, mjpeg, model, overlay, page, recordings, session, typed, whep,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -27,6 +29,7 @@ use super::{SharedApp, api, change, live, mjpeg, model, overlay, page, recording
         (name = "live", description = "Masks and events as they occur, by WebSocket or as server-sent events."),
         (name = "webrtc", description = "Watching a stream by WebRTC (WHEP)."),
         (name = "recordings", description = "The recordings of a stream."),
+        (name = "events", description = "The events of rules, and the shares of the classes minute by minute."),
         (name = "model", description = "The segmentation model, which all streams share."),
         (name = "session", description = "Login sessions of browsers."),
         (name = "service", description = "The service itself."),
@@ -52,6 +55,11 @@ pub(super) fn routes() -> OpenApiRouter<SharedApp> {
         .routes(routes!(whep::candidates, whep::leave))
         .routes(routes!(recordings::list))
         .routes(routes!(recordings::download, recordings::remove))
+        .routes(routes!(events::list))
+        .routes(routes!(events::show))
+        .routes(routes!(events::start_snapshot))
+        .routes(routes!(events::peak_snapshot))
+        .routes(routes!(history::shares))
         .routes(routes!(model::show, model::change))
         .routes(sessions)
         .routes(routes!(api::version))
@@ -156,7 +164,14 @@ mod tests {
                     let is_problem = response["content"].get("application/problem+json").is_some();
                     assert_eq!(is_problem, !status.starts_with(['1', '2']), "{place} {status}");
                 }
-                assert!(!path.contains("{name}") || operation["parameters"].is_array(), "{place}");
+                let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+                let named: BTreeSet<&str> = parameters
+                    .iter()
+                    .filter(|known| known["in"] == "path")
+                    .filter_map(|known| known["name"].as_str())
+                    .collect();
+                let in_path = path.split('{').skip(1).filter_map(|rest| rest.split('}').next()).collect();
+                assert_eq!(named, in_path, "{place}");
             }
         }
         let text = api.to_string();

@@ -16,8 +16,8 @@ use crate::view::StreamView;
 /// `application/problem+json`
 #[derive(Debug)]
 pub(super) struct Problem {
-    status: StatusCode,
-    detail: String,
+    pub(super) status: StatusCode,
+    pub(super) detail: String,
     streams: Option<Vec<String>>,
     errors: Option<Vec<Fault>>,
     /// Seconds after which a retry may succeed.

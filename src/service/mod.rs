@@ -15,7 +15,8 @@ use crate::access::Access;
 use crate::access::tls::Certificate;
 use crate::base::panic::panic_text;
 use crate::base::stop::{Stop, WakeReason};
-use crate::config::{Config, ConfigError, ModelConfig, OverlayConfig, ServerConfig, StreamConfig};
+use crate::config::{Config, ConfigError, HistoryConfig, ModelConfig, OverlayConfig, ServerConfig, StreamConfig};
+use crate::history::HistoryThreads;
 use crate::publish::encoder::{Choice, H264};
 use crate::publish::rtsp::RtspServer;
 use crate::publish::rtsp_auth::RtspGuard;
@@ -26,6 +27,7 @@ use crate::server::HttpServer;
 pub mod changes;
 mod check;
 mod error;
+mod history;
 pub mod models;
 pub mod reload;
 pub mod reserved;
@@ -82,6 +84,9 @@ pub struct Service {
     /// The encoders that have been logged.
     logged_encoders: Vec<H264>,
     webhooks: Webhooks,
+    /// `None` if it is off.
+    history: Option<HistoryThreads>,
+    history_settings: HistoryConfig,
 }
 
 /// If loading the model takes longer than this, streams start without masks.
@@ -118,6 +123,8 @@ impl Service {
         let mut webhooks = Webhooks::new(Arc::clone(&view.events));
         webhooks.set(&config.webhooks)?;
         view.set_webhooks(webhooks.status());
+        let history = history::prepare(&config.history);
+        history.iter().for_each(|history| view.set_history(Arc::clone(history)));
         let streams: Streams = Arc::new(Mutex::new(config.streams.clone()));
         let manager = ModelManager::new(Arc::clone(&pool), Arc::clone(&view), Arc::clone(&streams));
         let whep = Arc::new(Whep::new(config.server.webrtc.clone()));
@@ -146,6 +153,8 @@ impl Service {
             pool,
             logged_encoders: Vec::new(),
             webhooks,
+            history: None,
+            history_settings: config.history.clone(),
         };
         tracing::info!("page {}", service.page());
         for stream in &config.streams {
@@ -157,7 +166,11 @@ impl Service {
             );
         }
         service.log_encoders(encoders);
-        let started = service.start_all(config, manager, changes);
+        // After all consumers of events have their queues, because it ends the events that a previous process did not end.
+        let started = history::start(history.as_ref(), &service.view.events).and_then(|threads| {
+            service.history = threads;
+            service.start_all(config, manager, changes)
+        });
         match started.and_then(|manager| Models::start(manager, service.model.clone(), incoming.models)) {
             Ok(models) => service.models = Some(models),
             Err(error) => {
@@ -347,6 +360,10 @@ impl Service {
         }
         if unloaded.is_ok_and(|unloaded| unloaded.recv_deadline(deadline).is_err()) {
             tracing::info!("model still loading at the stop; the service ends without it");
+        }
+        // Last: it stores the events and masks of the streams until their end.
+        if let Some(history) = self.history.take() {
+            history.stop(history::STOP_LIMIT);
         }
         unstopped.hung
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::stopping::stop_all;
 use super::stream_runner::StreamRunner;
-use super::{Service, ServiceError, SettingErrors, StreamStartError, check_encoders};
+use super::{Service, ServiceError, SettingErrors, StreamStartError, check_encoders, history};
 use crate::config::{Config, StreamConfig, WebhookConfig};
 use crate::view::StreamView;
 
@@ -110,6 +110,7 @@ impl Service {
         let plan = ReloadPlan::new(&current, &config.streams);
         // The last step that can fail.
         let needs_restart = self.set_server(&config.server)?;
+        history::warn_of_changes(&config.history, &mut self.history_settings);
         let mut done = ReloadReport { model: config.model != self.model, needs_restart, ..ReloadReport::default() };
         *self.streams.lock() = config.streams.clone();
         if let Some(models) = self.models.as_ref().filter(|_| done.model) {

@@ -10,6 +10,7 @@ use crate::base::log_dedup;
 use crate::capture::GstSource;
 use crate::config::{SourceUri, StreamConfig};
 use crate::events::{EventHub, EventSink};
+use crate::history::MinuteSink;
 use crate::publish::live::LiveOutput;
 use crate::publish::outputs::StreamOutputs;
 use crate::publish::rtsp::RtspServer;
@@ -127,6 +128,7 @@ impl StreamRunner {
             // Clients of the API stay connected, and events continue.
             (view.masks, view.events) = (Arc::clone(&before.masks), Arc::clone(&before.events));
             view.zones = Arc::clone(&before.zones);
+            view.minutes = Arc::clone(&before.minutes);
         }
         view.configure_rules();
         let view = Arc::new(view);
@@ -187,6 +189,7 @@ impl StreamRunner {
         let status = &self.view.status;
         let (events, masks) = (Arc::clone(&self.view.events), Arc::clone(&self.view.masks));
         let mut sinks: Vec<Box<dyn MaskSink>> = vec![Box::new(EventSink(events)), Box::new(FeedSink(masks))];
+        sinks.push(Box::new(MinuteSink(Arc::clone(&self.view.minutes))));
         for sink in &self.config.sinks {
             let sink_status = status.outputs.add_sink(sink.kind.name, sink.label());
             let opened = (sink.kind.open)(&sink.settings);

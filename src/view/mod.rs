@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -22,6 +22,7 @@ use crate::base::webhook_status::WebhookStatus;
 use crate::config::{SourceHost, SourceUri, StreamConfig, ZoneConfig};
 use crate::events::{EventHub, Rule, StreamEvents};
 use crate::frame::{Label, Labels, Rgb, Weight};
+use crate::history::{History, HistoryStream, StreamMinutes};
 use crate::publish::outputs::StreamOutputs;
 use crate::publish::recording::Archive;
 use crate::segment::placement::Placement;
@@ -45,6 +46,7 @@ pub struct ServiceView {
     /// The messages about the events of all streams.
     pub events: Arc<EventHub>,
     webhooks: Mutex<Vec<Arc<WebhookStatus>>>,
+    history: OnceLock<Arc<History>>,
 }
 
 /// The state of one stream.
@@ -58,6 +60,8 @@ pub struct StreamView {
     pub overlay_state: Arc<OverlayState>,
     /// Its masks, for API clients.
     pub masks: Arc<MaskFeed>,
+    /// Its shares minute by minute, for the history.
+    pub minutes: Arc<StreamMinutes>,
     /// Its rules and their events.
     pub events: Arc<StreamEvents>,
     /// The zones in which its masks are measured.
@@ -182,6 +186,7 @@ impl ServiceView {
             pool,
             events: Arc::default(),
             webhooks: Mutex::default(),
+            history: OnceLock::new(),
         };
         (view, ChangeQueues { models, changes: queued })
     }
@@ -192,7 +197,24 @@ impl ServiceView {
     }
 
     pub fn set_streams(&self, streams: Vec<Arc<StreamView>>) {
+        if let Some(history) = self.history() {
+            let listed = |stream: &Arc<StreamView>| HistoryStream {
+                minutes: Arc::clone(&stream.minutes),
+                jpeg: stream.outputs.jpeg.clone(),
+            };
+            history.streams.set(streams.iter().map(listed));
+        }
         *self.streams.write() = streams.into();
+    }
+
+    /// The history; `None` if it is off.
+    pub fn history(&self) -> Option<&Arc<History>> {
+        self.history.get()
+    }
+
+    /// Stores the history of the streams that are set from now on. Only the first call has an effect.
+    pub fn set_history(&self, history: Arc<History>) {
+        self.history.get_or_init(|| history);
     }
 
     pub fn stream(&self, name: &str) -> Option<Arc<StreamView>> {
@@ -278,6 +300,7 @@ impl StreamView {
             recordings,
             overlay_state: Arc::new(OverlayState::new(config.overlay.clone())),
             masks: Arc::default(),
+            minutes: Arc::new(StreamMinutes::new(&config.name)),
             events: Arc::new(StreamEvents::new(&config.name, Arc::clone(hub), Arc::clone(&zones))),
             zones,
             config: config.clone(),

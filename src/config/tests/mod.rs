@@ -211,6 +211,7 @@ timeout = "20s"
             allow_anonymous: true,
             ..ServerConfig::default()
         },
+        history: HistoryConfig::default(),
         streams: vec![
             StreamConfig {
                 name: "gate-1_A".into(),

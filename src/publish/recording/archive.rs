@@ -71,7 +71,7 @@ pub struct Recording {
 }
 
 /// A file in the folder whose name is that of a recording of the stream.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct FoundRecording {
     pub file: String,
     pub name: RecordingName,
@@ -161,6 +161,31 @@ impl Archive {
         drop(lengths);
         let older = found.into_iter().rev().filter(|found| before.is_none_or(|before| found.name < *before));
         Ok(older.take(limit).map(|found| self.describe(found, open.as_ref())).collect())
+    }
+
+    /// For each time, the recording that shows it, and the second of that time in it. A recording that begins within two seconds
+    /// after the time shows it as well.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn showing(&self, times: &[Timestamp]) -> std::io::Result<Vec<Option<(Recording, f64)>>> {
+        const TOLERANCE: f64 = 2.0;
+        let open = self.open.lock().clone();
+        let found = self.scan()?;
+        let find = |time: &Timestamp| {
+            let next = found.partition_point(|found| found.name.start <= *time);
+            let before = next.checked_sub(1).map(|at| self.describe(found[at].clone(), open.as_ref()));
+            let offset = |recording: &Recording| time.duration_since(recording.name.start).as_secs_f64();
+            // The first frame comes up to a second after the start in the name.
+            let shown = before.filter(|recording| offset(recording) <= recording.seconds + 1.0);
+            let shown = shown.or_else(|| {
+                let after = self.describe(found.get(next)?.clone(), open.as_ref());
+                Some(after).filter(|recording| offset(recording) >= -TOLERANCE)
+            })?;
+            let second = offset(&shown).clamp(0.0, shown.seconds.max(0.0));
+            Some((shown, second))
+        };
+        Ok(times.iter().map(find).collect())
     }
 
     fn describe(&self, found: FoundRecording, open: Option<&OpenRecording>) -> Recording {

@@ -35,6 +35,22 @@ fn usage_can_be_read_while_the_disk_hangs() {
 }
 
 #[test]
+fn the_recording_that_shows_a_time_is_found_with_the_second_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    create_files(folder.path(), &["gate-20200101T000000Z.mp4"]);
+    let archive = archive(folder.path(), |_| {});
+    archive.open("2020-01-04T00:00:00Z".parse().unwrap(), None).unwrap();
+    archive.update_open(30.0, 50);
+    let times = ["03T23:59:57", "03T23:59:58.5", "04T00:00:10.25", "04T00:00:30.75", "04T00:00:32"];
+    let times = times.map(|time| format!("2020-01-{time}Z").parse().unwrap());
+    std::fs::write(folder.path().join("gate-20200104T000000Z.mp4"), "").unwrap();
+    let shown = archive.showing(&times).unwrap();
+    let seconds: Vec<Option<f64>> = shown.iter().map(|shown| shown.as_ref().map(|(_, second)| *second)).collect();
+    assert_eq!(seconds, [None, Some(0.0), Some(10.25), Some(30.0), None]);
+    assert_eq!(shown[1].as_ref().unwrap().0.file, "gate-20200104T000000Z.mp4");
+}
+
+#[test]
 fn has_room_respects_min_free() {
     let folder = tempfile::tempdir().unwrap();
     assert!(archive(folder.path(), |_| {}).has_room(1));

@@ -1,0 +1,283 @@
+//! The thread that writes the history.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use jiff::Timestamp;
+
+use super::entry::{Batch, Snapshot};
+use super::error::HistoryError;
+use super::retention::{self, SteadyClock};
+use super::store::{FILE, Store};
+use super::streams::HistoryStreams;
+use crate::base::history_status::HistoryStatus;
+use crate::base::log_dedup;
+use crate::base::stop::{Stop, WakeReason};
+use crate::events::{EndReason, Event, EventHub, EventMessage, EventPhase, EventReceiver};
+
+/// How often finished minutes and snapshots are looked for.
+const TICK: Duration = Duration::from_millis(500);
+
+/// How often the time until which events have lasted is stored.
+const SEEN_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often old entries are deleted.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The pause after a failure.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The most events and snapshots of one transaction.
+const MAX_EVENTS: usize = 1000;
+const MAX_SNAPSHOTS: usize = 16;
+
+/// The limits of the history.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    pub keep: Duration,
+    /// In bytes.
+    pub max_size: u64,
+}
+
+/// Writes events, minutes and snapshots. While the database cannot be written, events wait in their queue, minutes in their
+/// streams, and snapshots in their channel; each of them has a limit, and what exceeds it is counted as lost.
+pub(super) struct Writer {
+    pub dir: PathBuf,
+    pub limits: Limits,
+    pub hub: Arc<EventHub>,
+    pub events: EventReceiver,
+    pub snapshots: Receiver<Snapshot>,
+    pub streams: Arc<HistoryStreams>,
+    pub status: Arc<HistoryStatus>,
+    pub stop: Stop,
+}
+
+/// The writer at work.
+struct Running {
+    writer: Writer,
+    store: Option<Store>,
+    /// What is being written; kept after a failure.
+    batch: Batch,
+    retry_at: Instant,
+    /// The last time a damaged file was moved aside.
+    replaced_at: Option<Instant>,
+    /// Whether the events that a previous process did not end have been ended.
+    has_ended_interrupted: bool,
+    seen_at: Instant,
+    retention_at: Instant,
+    clock: SteadyClock,
+}
+
+impl Writer {
+    /// Writes until the stop is raised, and then what is left.
+    pub fn run(self) {
+        let now = Instant::now();
+        let mut running = Running {
+            writer: self,
+            store: None,
+            batch: Batch::default(),
+            retry_at: now,
+            replaced_at: None,
+            has_ended_interrupted: false,
+            seen_at: now,
+            retention_at: now,
+            clock: SteadyClock::default(),
+        };
+        while !running.wait() {
+            running.turn(false);
+        }
+        // Several transactions, if more waits than one takes.
+        running.turn(true);
+        while running.store.is_some() && !running.writer.events.messages.is_empty() {
+            running.turn(true);
+        }
+        running.close();
+    }
+}
+
+impl Running {
+    /// Waits for something to do; true when the stop is raised.
+    fn wait(&mut self) -> bool {
+        let Writer { stop, events, .. } = &self.writer;
+        if self.store.is_none() {
+            return stop.wait(self.retry_at.saturating_duration_since(Instant::now()).min(TICK));
+        }
+        match stop.wait_or_receive(TICK, &events.messages) {
+            WakeReason::Raised => true,
+            WakeReason::Item(message) => {
+                self.batch.events.push(message);
+                false
+            }
+            WakeReason::Time => false,
+        }
+    }
+
+    /// Opens the database if it is time, stores what has come, and deletes what is old. At the end also the minutes that are not
+    /// over.
+    fn turn(&mut self, is_end: bool) {
+        let lost = self.writer.events.lost.swap(0, Ordering::Relaxed);
+        self.writer.status.count_lost(lost);
+        if self.store.is_none() && (is_end || Instant::now() >= self.retry_at) {
+            self.open();
+        }
+        let Some(mut store) = self.store.take() else { return };
+        match self.work(&mut store, is_end) {
+            Ok(()) => self.store = Some(store),
+            Err(error) => self.fail(Some(store), &error),
+        }
+    }
+
+    fn open(&mut self) {
+        let opened = Store::open(&self.writer.dir).and_then(|mut store| {
+            if !self.has_ended_interrupted {
+                self.end_interrupted(store.open_events()?);
+                self.has_ended_interrupted = true;
+            }
+            Ok(store)
+        });
+        match opened {
+            Ok(store) => {
+                tracing::debug!("history opened: {}", store.path().display());
+                self.store = Some(store);
+                self.note_success();
+            }
+            Err(error) => self.fail(None, &error),
+        }
+    }
+
+    /// Ends the events that lasted when the previous process ended. The messages go to all consumers, of which this is one.
+    fn end_interrupted(&self, events: Vec<(Event, i64)>) {
+        for (event, seen) in events {
+            let seen = Timestamp::from_millisecond(seen).unwrap_or(event.peak);
+            let end = seen.max(event.start);
+            let (stream, rule, id) = (&*event.stream, &*event.rule, &*event.id);
+            tracing::info!(stream, stage = "event", event = rule, id, "event ended by the restart: {rule}");
+            let event = Event { end: Some(end), end_reason: Some(EndReason::Restart), ..event };
+            self.writer.hub.send(EventMessage { phase: EventPhase::End, event });
+        }
+    }
+
+    fn work(&mut self, store: &mut Store, is_end: bool) -> Result<(), HistoryError> {
+        if self.writer.status.take_suspicion() {
+            store.check_content()?;
+        }
+        self.gather(is_end);
+        if !self.batch.is_empty() {
+            store.write(&self.batch)?;
+            self.writer.status.count_stored(self.batch.entries());
+            self.batch = Batch::default();
+            self.note_success();
+        }
+        let bytes = store.bytes()?;
+        self.writer.status.set_bytes(bytes);
+        let now = Instant::now();
+        if !is_end && (bytes > self.writer.limits.max_size || now >= self.retention_at) {
+            store.check_identity()?;
+            self.retention_at = now + RETENTION_INTERVAL;
+            let wall = Timestamp::now();
+            let oldest =
+                self.clock.is_steady(wall, now).then(|| wall.checked_sub(self.writer.limits.keep).ok()).flatten();
+            let oldest = oldest.map(Timestamp::as_millisecond);
+            let removed = retention::apply(store, oldest, self.writer.limits.max_size)?;
+            self.writer.status.count_removed(removed);
+            self.writer.status.set_bytes(store.bytes()?);
+        }
+        Ok(())
+    }
+
+    /// Adds to the batch what waits, unless the batch is one whose writing has failed.
+    fn gather(&mut self, is_end: bool) {
+        let Writer { events, snapshots, streams, status, .. } = &self.writer;
+        let Batch { seen, .. } = &mut self.batch;
+        let now = Instant::now();
+        // First: an event that ends meanwhile has lasted at least until these times, or its end comes after it in the queue.
+        if is_end || now >= self.seen_at {
+            *seen = streams.newest();
+            self.seen_at = now + SEEN_INTERVAL;
+        }
+        // Before the events: the event of a snapshot is in the queue, or was.
+        let room = MAX_SNAPSHOTS.saturating_sub(self.batch.snapshots.len());
+        self.batch.snapshots.extend(snapshots.try_iter().take(room));
+        let room = MAX_EVENTS.saturating_sub(self.batch.events.len());
+        self.batch.events.extend(events.messages.try_iter().take(room));
+        let taken = streams.take_minutes((!is_end).then(Timestamp::now));
+        self.batch.minutes.extend(taken.minutes);
+        status.count_lost(taken.lost);
+    }
+
+    fn note_success(&mut self) {
+        if self.writer.status.works() {
+            log_dedup::info("", "history", "history works again");
+        }
+    }
+
+    fn fail(&mut self, store: Option<Store>, error: &HistoryError) {
+        drop(store);
+        let now = Instant::now();
+        let status = &self.writer.status;
+        self.retry_at = now + RETRY;
+        status.fail(error.to_string());
+        if error.is_damage() && self.replaced_at.is_none_or(|at| now.saturating_duration_since(at) > RETENTION_INTERVAL)
+        {
+            self.replaced_at = Some(now);
+            match move_aside(&self.writer.dir) {
+                Ok(kept) => {
+                    let kept = kept.display();
+                    let text =
+                        format!("history database is damaged, a new one is begun: {error}; the old one is {kept}");
+                    log_dedup::error("", "history", None, &text);
+                    self.retry_at = now;
+                    return;
+                }
+                Err(moving) => {
+                    let text = format!("history database is damaged and cannot be moved: {error}; {moving}");
+                    log_dedup::error("", "history", None, &text);
+                    return;
+                }
+            }
+        }
+        if error.is_about_the_data() {
+            status.count_lost(self.batch.entries());
+            self.batch = Batch::default();
+        }
+        let text = format!("history failed, next try in {} s: {error}", RETRY.as_secs());
+        log_dedup::error("", "history", None, &text);
+    }
+
+    fn close(self) {
+        let left = self.batch.entries() + self.writer.events.messages.len() as u64;
+        let closed = self.store.map_or(Ok(()), Store::close);
+        if let Err(error) = closed {
+            tracing::error!("history not closed: {error}; it is repaired at the next start");
+        }
+        if left > 0 {
+            self.writer.status.count_lost(left);
+            tracing::error!("history entries lost, because the history does not work at the stop: {left}");
+        }
+    }
+}
+
+/// Renames a damaged database and the files beside it. Returns the new path.
+fn move_aside(dir: &Path) -> std::io::Result<PathBuf> {
+    let time = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+    let name = (1..).map(|n| match n {
+        1 => format!("history-damaged-{time}.sqlite"),
+        n => format!("history-damaged-{time}-{n}.sqlite"),
+    });
+    let kept = name.map(|name| dir.join(name)).find(|path| !path.exists()).unwrap_or_default();
+    for suffix in ["-wal", "-shm", ""] {
+        let with_suffix = |path: &Path| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        match std::fs::rename(with_suffix(&dir.join(FILE)), with_suffix(&kept)) {
+            Err(error) if suffix.is_empty() || error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(kept)
+}
