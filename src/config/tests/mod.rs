@@ -407,7 +407,7 @@ password = "hunter2"
     assert!(!printed.contains("hunter2"), "{printed}");
     let file = dir.path().join("maskcast.toml");
     for line in [
-        "1: colour: unknown key (help: known are: model, server, stream)",
+        "1: colour: unknown key (help: known are: model, server, stream, webhook)",
         "11: server.htpp: unknown key (help: did you mean http?)",
         "15: stream[gate].show: \"fullrate\" is not one of \"full-rate\", \"matched\" (help: did you mean \"full-rate\"?)",
         "17: stream[gate].silence_timeout: 2h is not between 500ms and 1h",

@@ -22,7 +22,7 @@ enum Transport {
 }
 
 /// The parts of a request that live messages need.
-pub(in crate::server) struct LiveRequest {
+pub struct LiveRequest {
     transport: Transport,
     connection: ClientConnection,
     identity: Option<Identity>,
