@@ -11,6 +11,7 @@ export const RANGES = { hour: HOUR, day: DAY, week: 7 * DAY };
 const STEPS = [MINUTE, 2 * MINUTE, 5 * MINUTE, 10 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY];
 /** Least distance of two labels in pixels. */
 const LEAST_DISTANCE = 76;
+const HALF_LABEL = 30;
 
 /** Times of the local clock to mark, at most one for every `LEAST_DISTANCE` pixels of `width`: `[milliseconds, label]`. */
 export function ticks(from, to, width) {
@@ -40,7 +41,7 @@ export function timeAxis({ from, to, left, right, top, bottom }) {
     const place = x(at).toFixed(1);
     const line = svg("line", { class: "axis-line", x1: place, x2: place, y1: top, y2: bottom });
     // A label that would be cut is left out.
-    const isCut = x(at) < left + 14 || x(at) > right - 14;
+    const isCut = x(at) < HALF_LABEL || x(at) > right - HALF_LABEL;
     return isCut ? [line] : [line, svg("text", { class: "axis-label", x: place, y: bottom + 16, "text-anchor": "middle", text: label })];
   });
   return { x, parts };
