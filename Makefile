@@ -10,7 +10,7 @@ PACKAGES := ca-certificates gcc libc6-dev pkg-config clang libclang-dev libopenc
 	libgstreamer-plugins-base1.0-dev libgstreamer-plugins-bad1.0-dev libgstrtspserver-1.0-dev gstreamer1.0-plugins-base \
 	gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-nice gstreamer1.0-libav \
 	gstreamer1.0-rtsp glib-networking ffmpeg curl
-TEST_PACKAGES := chromium chromium-driver systemd libfaketime mount e2fsprogs openssl
+TEST_PACKAGES := chromium chromium-driver systemd libfaketime mount e2fsprogs openssl mosquitto mosquitto-clients
 
 # The library of ONNX Runtime, from its package on PyPI. `make setup ONNXRUNTIME=onnxruntime-gpu` installs the GPU build.
 ONNXRUNTIME ?= onnxruntime
@@ -32,6 +32,9 @@ CARGO_DEB := .tools/cargo-deb-$(CARGO_DEB_VERSION)/bin/cargo-deb
 PROMTOOL := .tools/promtool
 SCHEMATHESIS_VERSION := 4.32.5
 SCHEMATHESIS := .tools/schemathesis-$(SCHEMATHESIS_VERSION)/bin/schemathesis
+# The newest version for Python 3.11; it needs 3.11 or 3.12.
+HOME_ASSISTANT_VERSION := 2024.3.3
+HOME_ASSISTANT := .tools/home-assistant-$(HOME_ASSISTANT_VERSION)/bin/python
 CARGO_FUZZ_VERSION := 0.13.2
 CARGO_FUZZ := .tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
@@ -43,7 +46,7 @@ PHOTOS := .testdata/photos
 AXE := .testdata/axe/axe.min.js
 ROOT_DO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup setup-test setup-trainer build trainer demo deb-files deb test test-package test-alerts test-api soak fuzz \
+.PHONY: help setup setup-test setup-trainer build trainer demo deb-files deb test test-package test-alerts test-api test-home-assistant soak fuzz \
 	docs lint bench quality delay crowd clean
 
 help: ## List these targets
@@ -224,6 +227,16 @@ $(SCHEMATHESIS):
 	.tools/schemathesis-$(SCHEMATHESIS_VERSION)/bin/pip install -q --disable-pip-version-check \
 		schemathesis==$(SCHEMATHESIS_VERSION)
 	@touch $@
+
+$(HOME_ASSISTANT): tests/home_assistant/requirements.txt
+	@$(call install,python3-minimal python3-venv)
+	@rm -rf .tools/home-assistant-$(HOME_ASSISTANT_VERSION)
+	python3 -m venv .tools/home-assistant-$(HOME_ASSISTANT_VERSION)
+	$@ -m pip install -q --disable-pip-version-check -r tests/home_assistant/requirements.txt
+	@touch $@
+
+test-home-assistant: setup-test $(HOME_ASSISTANT) ## Test the entities in a real Home Assistant core (300 MB)
+	cargo test --locked --workspace --test home_assistant
 
 test-api: setup $(SCHEMATHESIS) ## Test the API of a running service against its OpenAPI description
 	cargo build --locked

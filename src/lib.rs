@@ -20,6 +20,7 @@
 //! | --- | --- |
 //! | [`commands`] | the command line |
 //! | [`service`] | `maskcast run`: starts everything, applies changes |
+//! | [`mqtt`] | states, shares and events for an MQTT broker, and for Home Assistant |
 //! | [`server`] | HTTP: page, API, metrics |
 //! | [`webhook`] | sends events to HTTP servers |
 //! | [`view`] | the status of a running service, and the requests to change it |
@@ -57,6 +58,7 @@ pub mod events;
 pub mod frame;
 pub mod gst;
 pub mod history;
+pub mod mqtt;
 pub mod overlay;
 pub mod publish;
 pub mod segment;

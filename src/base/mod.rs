@@ -14,6 +14,7 @@ pub mod heap;
 pub mod history_status;
 pub mod ledger;
 pub mod log_dedup;
+pub mod mqtt_status;
 pub mod output_status;
 pub mod panic;
 pub mod paths;

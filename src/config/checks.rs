@@ -7,7 +7,8 @@ use serde_json::Value as Json;
 use super::schema::{Object, text};
 use super::value::Value;
 use super::{
-    credentials, duration, encode, overlay, path, push, record, server, sink_key, source, stream, webhook, webrtc, zone,
+    credentials, duration, encode, mqtt, overlay, path, push, record, server, sink_key, source, stream, webhook,
+    webrtc, zone,
 };
 
 /// Reads a value. Returns the form that serde reads, or `None` after reporting an error.
@@ -16,6 +17,8 @@ pub(super) type Check = fn(&Value, &Object) -> Option<Json>;
 const CHECKS: &[(&str, Check)] = &[
     ("api-source", |value, _| server::read_api_source(value)),
     ("bitrate", |value, _| encode::read_bitrate(value)),
+    ("broker-url", |value, _| mqtt::read_broker(value)),
+    ("client-id", |value, _| mqtt::read_client_id(value)),
     ("color", |value, _| overlay::read_color(value)),
     ("destination", |value, _| sink_key::read_destination(value)),
     ("duration", read_duration),
@@ -36,6 +39,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("source", |value, _| stream::read_source(value)),
     ("stream-name", |value, _| stream::read_name(value)),
     ("stun", |value, _| webrtc::read_stun(value)),
+    ("topic", |value, _| mqtt::read_topic(value)),
     ("turn", |value, _| webrtc::read_turn(value)),
     ("udp-ports", |value, _| webrtc::read_udp_ports(value)),
     ("user", |value, _| credentials::read_user(value)),

@@ -24,7 +24,7 @@ pub struct Credentials {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct Keys {
-    /// User name for the camera or the media server. It may be part of the URL instead.
+    /// User name for the camera, the media server or the broker. It may be part of the URL instead.
     #[schemars(extend("x-check" = "user", "x-default" = "none", "x-sources" = ["rtsp", "rtsps", "http", "https"]))]
     user: Option<String>,
     /// File whose first line is the password.

@@ -94,6 +94,7 @@ fn read_with(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> (
 /// reported as an error.
 fn build_config(root: &Section, read: Object) -> Option<Config> {
     let values = read.get("stream").and_then(Json::as_array).cloned().unwrap_or_default();
+    let mqtt = read.get("mqtt").cloned().unwrap_or_default();
     let mut config: Config = match serde_json::from_value(Json::Object(read)) {
         Ok(config) => config,
         Err(error) => {
@@ -106,6 +107,10 @@ fn build_config(root: &Section, read: Object) -> Option<Config> {
     config.model.apply_dependent_defaults(&root.section("model"));
     config.server.apply_dependent_defaults(&root.section("server"));
     config.history.apply_dependent_defaults(&root.section("history"));
+    if let Some(broker) = &mut config.mqtt {
+        broker.apply_dependent_defaults(&root.section("mqtt"), &mqtt);
+    }
+    config.mqtt = config.mqtt.filter(|_| root.section("mqtt").is_valid("url"));
     let mut streams = Vec::new();
     for (i, (mut stream, values)) in config.streams.into_iter().zip(&values).enumerate() {
         let section =

@@ -109,7 +109,7 @@ fn meaning(table: &Table, key: &Object) -> String {
     if key.contains_key("x-secret") {
         meaning.push_str("<br>Secret: never in the log or in responses of the API.");
     }
-    if text(key, "x-api") == Some("remove") && !is_for_file_only(table) {
+    if text(key, "x-api") == Some("remove") && table.path.starts_with("stream") && !is_for_file_only(table) {
         meaning.push_str("<br>The API can only remove it.");
     }
     if let Some(applies) = applies_of(key).filter(|applies| Some(*applies) != table.applies) {

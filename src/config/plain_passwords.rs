@@ -60,6 +60,10 @@ fn written_passwords(text: &str) -> Vec<(String, Secret)> {
             }
         }
     }
+    let broker = table(root, "mqtt").and_then(|mqtt| string(mqtt, "url"));
+    if let Some(url) = broker.filter(|url| super::mqtt::url_has_password(url)) {
+        note("mqtt.url".into(), url);
+    }
     let webrtc = table(root, "server").and_then(|server| table(server, "webrtc"));
     for (i, turn) in webrtc.into_iter().flat_map(|webrtc| list(webrtc, "turn")).enumerate() {
         // Each has a user and a password.

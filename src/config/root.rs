@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::history::HistoryConfig;
 use super::model::ModelConfig;
+use super::mqtt::MqttConfig;
 use super::server::ServerConfig;
 use super::stream::StreamConfig;
 use super::webhook::WebhookConfig;
@@ -30,4 +31,6 @@ pub struct Config {
     #[serde(rename = "webhook", default)]
     #[schemars(extend("x-named" = true))]
     pub webhooks: Vec<WebhookConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mqtt: Option<MqttConfig>,
 }

@@ -23,6 +23,7 @@ use crate::publish::frame_sinks::viewers;
 use crate::view::{ServiceView, StreamView};
 
 mod families;
+mod messages;
 mod rules;
 
 use families::{Families, MetricLabels, histogram};
@@ -47,6 +48,7 @@ fn families(view: &ServiceView, certificate_expiry: Option<Timestamp>) -> Vec<Me
     sinks(&streams, &mut out);
     recordings(&streams, &mut out);
     rules::rules(&streams, &mut out);
+    messages::messages(view, &streams, &mut out);
     service(view, &mut out);
     if let Some(end) = certificate_expiry {
         let name = "maskcast_certificate_expires_timestamp_seconds";

@@ -15,8 +15,11 @@ use crate::access::Access;
 use crate::access::tls::Certificate;
 use crate::base::panic::panic_text;
 use crate::base::stop::{Stop, WakeReason};
-use crate::config::{Config, ConfigError, HistoryConfig, ModelConfig, OverlayConfig, ServerConfig, StreamConfig};
+use crate::config::{
+    Config, ConfigError, HistoryConfig, ModelConfig, MqttConfig, OverlayConfig, ServerConfig, StreamConfig,
+};
 use crate::history::HistoryThreads;
+use crate::mqtt::Mqtt;
 use crate::publish::encoder::{Choice, H264};
 use crate::publish::rtsp::RtspServer;
 use crate::publish::rtsp_auth::RtspGuard;
@@ -64,6 +67,8 @@ pub struct Service {
     pub view: Arc<ServiceView>,
     server: ServerConfig,
     model: ModelConfig,
+    mqtt_config: Option<MqttConfig>,
+    mqtt: Option<Mqtt>,
     running: Vec<StreamRunner>,
     /// Streams that a reload was stopping when the service was stopped.
     ending: Vec<StreamRunner>,
@@ -139,6 +144,8 @@ impl Service {
             view,
             server,
             model,
+            mqtt_config: None,
+            mqtt: None,
             running,
             ending: Vec::new(),
             stop: stop.clone(),
@@ -166,6 +173,8 @@ impl Service {
             );
         }
         service.log_encoders(encoders);
+        // Before the streams and the history, so that it gets their first events.
+        service.set_mqtt(config.mqtt.as_ref());
         // After all consumers of events have their queues, because it ends the events that a previous process did not end.
         let started = history::start(history.as_ref(), &service.view.events).and_then(|threads| {
             service.history = threads;
@@ -332,6 +341,22 @@ impl Service {
         Ok(restart)
     }
 
+    /// Applies `[mqtt]`. If it has changed, the service connects again; events that come meanwhile are sent then.
+    fn set_mqtt(&mut self, config: Option<&MqttConfig>) {
+        if self.mqtt_config.as_ref() == config {
+            return;
+        }
+        self.mqtt_config = config.cloned();
+        let before = self.mqtt.take().map(Mqtt::stop);
+        self.view.set_mqtt(None);
+        if let Some(config) = config {
+            match Mqtt::start(config, &self.view, before) {
+                Ok(mqtt) => self.mqtt = Some(mqtt),
+                Err(error) => tracing::error!("MQTT cannot be started, the service continues without it: {error}"),
+            }
+        }
+    }
+
     fn show_streams(&self) {
         self.view.set_streams(self.running.iter().map(StreamRunner::view).collect());
     }
@@ -351,6 +376,8 @@ impl Service {
         // In parallel with the viewers below.
         let webhooks = std::mem::replace(&mut self.webhooks, Webhooks::new(Arc::clone(&self.view.events)));
         let webhooks_ended = run_on_thread("webhooks", move || webhooks.stop());
+        // After the streams, so that it sends the ends of their events.
+        drop(self.mqtt.take().map(Mqtt::stop));
         match self.whep.close(WHEP_DEADLINE) {
             0 => {}
             left => tracing::error!("WebRTC viewers not stopped; their threads are abandoned: {left}"),

@@ -1,5 +1,7 @@
 //! The masks of a stream for any number of API clients.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
@@ -14,11 +16,14 @@ const CAPACITY: usize = 16;
 pub struct MaskFeed {
     newest: Mutex<Option<StreamMask>>,
     live: broadcast::Sender<StreamMask>,
+    sent: AtomicU64,
+    lost: AtomicU64,
 }
 
 impl Default for MaskFeed {
     fn default() -> Self {
-        MaskFeed { newest: Mutex::default(), live: broadcast::Sender::new(CAPACITY) }
+        let (sent, lost) = Default::default();
+        MaskFeed { newest: Mutex::default(), live: broadcast::Sender::new(CAPACITY), sent, lost }
     }
 }
 
@@ -31,6 +36,26 @@ impl MaskFeed {
     /// Masks from now on. A client that is too slow loses the oldest ones, and receives their number.
     pub fn subscribe(&self) -> broadcast::Receiver<StreamMask> {
         self.live.subscribe()
+    }
+
+    /// A mask was sent to a client.
+    pub fn count_sent(&self) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client was too slow for masks.
+    pub fn count_lost(&self, masks: u64) {
+        self.lost.fetch_add(masks, Ordering::Relaxed);
+    }
+
+    /// Masks that were sent to clients.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Masks that slow clients have lost.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// The number of clients.

@@ -17,6 +17,7 @@ pub mod request;
 use change_ticket::ChangeTicket;
 use request::{Change, ChangeOutcome, ChangeRefusal, ChangeRequest};
 
+use crate::base::mqtt_status::MqttStatus;
 use crate::base::status::{Status, StreamState};
 use crate::base::webhook_status::WebhookStatus;
 use crate::config::{SourceHost, SourceUri, StreamConfig, ZoneConfig};
@@ -37,6 +38,7 @@ pub struct ServiceView {
     streams: RwLock<Arc<[Arc<StreamView>]>>,
     model: RwLock<Option<Arc<ModelView>>>,
     model_change: Mutex<Option<ModelChange>>,
+    mqtt: RwLock<Option<Arc<MqttStatus>>>,
     model_requests: Sender<ModelChangeRequest>,
     changes: Sender<ChangeRequest>,
     pub started: Instant,
@@ -179,6 +181,7 @@ impl ServiceView {
             streams: RwLock::new([].into()),
             model: RwLock::default(),
             model_change: Mutex::default(),
+            mqtt: RwLock::default(),
             model_requests,
             changes,
             started: Instant::now(),
@@ -228,6 +231,15 @@ impl ServiceView {
 
     pub fn set_model(&self, model: ModelView) {
         *self.model.write() = Some(Arc::new(model));
+    }
+
+    /// The connection to the MQTT broker; `None` without `[mqtt]`.
+    pub fn mqtt(&self) -> Option<Arc<MqttStatus>> {
+        self.mqtt.read().clone()
+    }
+
+    pub fn set_mqtt(&self, status: Option<Arc<MqttStatus>>) {
+        *self.mqtt.write() = status;
     }
 
     /// The newest request for another model and its state.

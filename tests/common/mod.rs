@@ -9,6 +9,7 @@ pub mod harness;
 pub mod http;
 pub mod logging_viewer;
 pub mod media_server;
+pub mod mosquitto;
 pub mod onnx;
 pub mod picture;
 pub mod program;

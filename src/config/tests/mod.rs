@@ -11,6 +11,7 @@ use crate::sink::{KeyValue, MASK_SINKS, SinkSettings};
 use crate::users::Role;
 
 mod model;
+mod mqtt;
 mod record;
 mod rule;
 mod server;
@@ -21,9 +22,15 @@ mod webhook;
 /// A folder with the files that the configurations below name.
 fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for (name, content) in
-        [("m.onnx", ""), ("clip.avi", ""), ("pw", "hunter2\n"), ("crlf", " hunter2 \r\n"), ("empty", "\n")]
-    {
+    let authority = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for (name, content) in [
+        ("m.onnx", ""),
+        ("clip.avi", ""),
+        ("pw", "hunter2\n"),
+        ("crlf", " hunter2 \r\n"),
+        ("empty", "\n"),
+        ("ca.pem", authority),
+    ] {
         std::fs::write(dir.path().join(name), content).unwrap();
     }
     dir
@@ -100,6 +107,22 @@ runtime = "pw"
 allow_anonymous = true
 http = "0.0.0.0:80"
 rtsp = "localhost:0"
+[mqtt]
+url = "mqtts://broker.lan"
+user = "cameras"
+password_env = "GATE_PASSWORD"
+version = 5
+ca = "ca.pem"
+client_id = "gate"
+prefix = "site/maskcast"
+every = "250ms"
+deadband = 0.01
+discovery = "ha"
+discovery_classes = ["car"]
+snapshots = false
+snapshot_every = "5m"
+queue_size = 500
+queue_dir = "state"
 [[stream]]
 name = "gate-1_A"
 source = "rtsp://10.0.0.7/stream1"
@@ -212,6 +235,22 @@ timeout = "20s"
             ..ServerConfig::default()
         },
         history: HistoryConfig::default(),
+        mqtt: Some(MqttConfig {
+            broker: Broker { host: "broker.lan".into(), port: 8883, is_tls: true },
+            credentials: Some(Credentials { user: "cameras".into(), password: Secret::new("hunter2") }),
+            version: 5,
+            ca: Some(dir.path().join("ca.pem")),
+            client_id: Some("gate".into()),
+            prefix: "site/maskcast".into(),
+            every: Duration::from_millis(250),
+            deadband: 0.01,
+            discovery: "ha".into(),
+            discovery_classes: Some(vec!["car".into()]),
+            snapshots: false,
+            snapshot_every: Duration::from_secs(300),
+            queue_size: 500,
+            queue_dir: Some(dir.path().join("state")),
+        }),
         streams: vec![
             StreamConfig {
                 name: "gate-1_A".into(),
@@ -407,7 +446,7 @@ password = "hunter2"
     assert!(!printed.contains("hunter2"), "{printed}");
     let file = dir.path().join("maskcast.toml");
     for line in [
-        "1: colour: unknown key (help: known are: model, server, stream, webhook)",
+        "1: colour: unknown key (help: known are: model, server, history, stream, webhook, mqtt)",
         "11: server.htpp: unknown key (help: did you mean http?)",
         "15: stream[gate].show: \"fullrate\" is not one of \"full-rate\", \"matched\" (help: did you mean \"full-rate\"?)",
         "17: stream[gate].silence_timeout: 2h is not between 500ms and 1h",

@@ -10,7 +10,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::super::{SharedApp, stopped};
 use crate::access::Identity;
 use crate::events::{EventMessage, LiveEventMessage};
-use crate::sink::{LiveMaskMessage, MaskMessage, MaskPixels, PixelsFormat, StreamMask};
+use crate::sink::{LiveMaskMessage, MaskFeed, MaskMessage, MaskPixels, PixelsFormat, StreamMask};
 
 /// How often the server checks whether the client may still receive, while there are no messages.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
@@ -52,6 +52,7 @@ pub(super) enum LiveSource {
 
 /// The masks of one stream.
 pub(super) struct MaskSource {
+    feed: Arc<MaskFeed>,
     masks: broadcast::Receiver<StreamMask>,
     every: Option<Duration>,
     pixels: Option<PixelsFormat>,
@@ -100,12 +101,8 @@ impl LiveSource {
 }
 
 impl MaskSource {
-    pub(super) fn new(
-        masks: broadcast::Receiver<StreamMask>,
-        every: Option<Duration>,
-        pixels: Option<PixelsFormat>,
-    ) -> Self {
-        MaskSource { masks, every, pixels, last: None, lost: 0 }
+    pub(super) fn new(feed: &Arc<MaskFeed>, every: Option<Duration>, pixels: Option<PixelsFormat>) -> Self {
+        MaskSource { feed: Arc::clone(feed), masks: feed.subscribe(), every, pixels, last: None, lost: 0 }
     }
 
     async fn next(&mut self) -> Option<String> {
@@ -134,19 +131,22 @@ impl MaskSource {
 
     /// The masks that still wait are old. They are lost too, so that the next message is about a current mask.
     fn skip_to_newest(&mut self, lost: u64) {
-        self.lost += lost;
+        let mut lost = lost;
         loop {
             match self.masks.try_recv() {
-                Ok(_) => self.lost += 1,
-                Err(TryRecvError::Lagged(more)) => self.lost += more,
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+                Ok(_) => lost += 1,
+                Err(TryRecvError::Lagged(more)) => lost += more,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
+        self.lost += lost;
+        self.feed.count_lost(lost);
     }
 
     fn message(&mut self, mask: &StreamMask) -> Result<String, Box<dyn std::error::Error>> {
         let pixels = self.pixels.map(|format| MaskPixels::of(&mask.mask, format)).transpose()?;
         let lost = std::mem::take(&mut self.lost);
+        self.feed.count_sent();
         let message = LiveMaskMessage {
             mask_message: MaskMessage::of(mask),
             mask: pixels,

@@ -76,7 +76,7 @@ pub(super) async fn masks(named: NamedStream, query: Parameters, request: LiveRe
             _ => return Err(unknown_parameter(&name, "every, mask")),
         }
     }
-    let source = MaskSource::new(named.stream().masks.subscribe(), every, pixels);
+    let source = MaskSource::new(&named.stream().masks, every, pixels);
     let stream = named.stream().status.name.to_string();
     request.answer(&named.app, LiveSource::Masks(source), Some(stream))
 }
