@@ -121,6 +121,8 @@ fn event_query(parameters: EventParameters) -> Result<EventQuery, Problem> {
 }
 
 /// Get an event
+///
+/// An event of the history, with the fields of the list.
 #[utoipa::path(
     get,
     path = "/api/v1/events/{id}",
