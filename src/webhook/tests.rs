@@ -70,7 +70,7 @@ impl HookServer {
         let (answers, answer) = unbounded::<&'static str>();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let Some(request) = read(&stream.as_ref().unwrap()) else { continue };
+                let Some(request) = read(stream.as_ref().unwrap()) else { continue };
                 let answer = answer.try_recv().unwrap_or("204 No Content");
                 let text = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
                 let _ = stream.unwrap().write_all(text.as_bytes());
