@@ -194,7 +194,7 @@ impl Parts<'_> {
                 _ = shares.tick() => session.send_shares(Instant::now()),
                 image = images.recv() => {
                     let Some((stream, image)) = image else { continue };
-                    snapshots.received(&stream, Instant::now());
+                    snapshots.received(&stream, image.is_some(), Instant::now());
                     image.into_iter().for_each(|image| session.send_snapshot(&stream, image));
                 }
                 _ = stopping.wait_for(|stop| *stop) => break,

@@ -14,6 +14,9 @@ use crate::view::StreamView;
 /// How long an image is waited for.
 const LIMIT: Duration = Duration::from_secs(5);
 
+/// When an image is requested again that did not come.
+const RETRY: Duration = Duration::from_secs(5);
+
 /// The name of a stream, and its image; `None` if there was none in time.
 pub type Snapshot = (Arc<str>, Option<Bytes>);
 
@@ -52,10 +55,10 @@ impl Snapshots {
         }
     }
 
-    /// A request has ended.
-    pub fn received(&mut self, stream: &str, now: Instant) {
+    /// A request has ended, with an image or without.
+    pub fn received(&mut self, stream: &str, has_image: bool, now: Instant) {
         if let Some(due) = self.due.get_mut(stream) {
-            *due = Some(now + self.every);
+            *due = Some(now + if has_image { self.every } else { RETRY.min(self.every) });
         }
     }
 }
