@@ -80,7 +80,7 @@ async fn video_moves_and_offline_cameras_show_the_reason() {
     let log = test.browser.client.issue_cmd(ConsoleLog).await.unwrap();
     let is_history = |entry: &Value| {
         let text = entry["message"].as_str().unwrap_or_default();
-        let paths = ["/api/v1/events?", "/history?", "/api/v1/events/live?", "/masks?every=1s"];
+        let paths = ["/api/v1/events?", "/history?"];
         text.contains("status of 404") && paths.iter().any(|path| text.contains(path))
     };
     let severe = log.as_array().unwrap().iter().filter(|entry| entry["level"] == "SEVERE" && !is_history(entry));
