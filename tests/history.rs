@@ -181,7 +181,10 @@ fn nothing_is_half_there_after_the_writer_was_killed_a_hundred_times() {
              (SELECT count(*) FROM share WHERE share.area = area.id AND share.time = minute.time
                  AND sum = max AND max = CASE zone WHEN '' THEN 0.5 ELSE 1.0 END)
              != CASE zone WHEN '' THEN 2 ELSE 1 END";
-        assert_eq!(number(&database, halves), 0, "{process}");
+        let rows = "SELECT group_concat(area || ' ' || time || ' ' || masks || ' ' || (SELECT group_concat(sum || ' ' || max)
+             FROM share WHERE share.area = minute.area AND share.time = minute.time), '; ') FROM (SELECT * FROM minute ORDER BY time DESC LIMIT 6) AS minute";
+        let newest: Option<String> = database.query_row(rows, [], |row| row.get(0)).unwrap();
+        assert_eq!(number(&database, halves), 0, "{process}: the newest minutes are {newest:?}");
         let orphans = "SELECT count(*) FROM share WHERE NOT EXISTS
              (SELECT 1 FROM minute WHERE minute.area = share.area AND minute.time = share.time)";
         assert_eq!(number(&database, orphans), 0, "{process}");

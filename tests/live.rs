@@ -274,12 +274,12 @@ async fn only_pages_of_the_service_can_open_a_websocket_in_a_browser() {
             "if (!window.opened) {{
                  window.opened = true;
                  const socket = new WebSocket('{address}api/v1/streams/gate/masks');
-                 socket.onmessage = ({{ data }}) => {{ window.result = data; socket.close(); }};
-                 socket.onerror = () => {{ window.result ??= 'refused'; }};
+                 socket.onmessage = ({{ data }}) => {{ window.received = data; socket.close(); }};
+                 socket.onerror = () => {{ window.received ??= 'refused'; }};
                  const events = new EventSource('/api/v1/streams/gate/masks');
-                 events.addEventListener('mask', ({{ data }}) => {{ window.mask = data; events.close(); }});
+                 events.addEventListener('mask', ({{ data }}) => {{ window.receivedMask = data; events.close(); }});
              }}
-             return window.result && window.mask ? [window.result, window.mask] : null;"
+             return window.received && window.receivedMask ? [window.received, window.receivedMask] : null;"
         )
     };
     browser.client.goto(&service.page).await.unwrap();
@@ -292,7 +292,7 @@ async fn only_pages_of_the_service_can_open_a_websocket_in_a_browser() {
     let page = "data:text/html,<title>elsewhere</title>";
     browser.client.goto(page).await.unwrap();
     let script = connect(&service).replace("new EventSource('/api", &format!("new EventSource('{}api", service.page));
-    let script = script.replace("window.result && window.mask", "window.result");
+    let script = script.replace("window.received && window.receivedMask", "window.received");
     let elsewhere = browser.until("a page from elsewhere", &script).await;
     assert_eq!((&elsewhere[0], &elsewhere[1]), (&"refused".into(), &Value::Null));
 }

@@ -57,7 +57,9 @@ fn dashboard_and_alerts_use_existing_metrics() {
     let service = Service::ready(
         folder.path(),
         // No server listens at the push address: the push fails and is counted.
-        "[history]\ndir = \"history\"\n[[stream]]\nname = \"gate\"\nsource = \"test://ball?width=320&height=240&fps=15\"\n\
+        "[history]\ndir = \"history\"\n\
+         [[webhook]]\nname = \"alarm\"\nurl = \"http://127.0.0.1:9/alarm\"\n\
+         [[stream]]\nname = \"gate\"\nsource = \"test://ball?width=320&height=240&fps=15\"\n\
          [stream.record]\ndir = \"rec\"\nwhen = \"event\"\n\
          [[stream.record.event]]\nname = \"visit\"\nclasses = [\"red\"]\n\
          [[stream.zone]]\nname = \"left\"\npolygon = [[0, 0], [0.5, 0], [0.5, 1], [0, 1]]\n\

@@ -40,7 +40,7 @@ fn each_mask_is_one_line_and_a_moved_file_is_created_again() {
         let mut keys: Vec<&str> = line.as_object().unwrap().keys().map(String::as_str).collect();
         keys.sort_unstable();
         let mut expected =
-            ["stream", "seq", "captured", "source_time_s", "age_ms", "model", "width", "height", "shares"];
+            ["stream", "seq", "captured", "source_time_s", "age_ms", "model", "labels", "width", "height", "shares"];
         expected.sort_unstable();
         assert_eq!(keys, expected);
         assert_eq!((&line["stream"], &line["model"]), (&json!("gate"), &json!("channels")), "{line}");

@@ -7,8 +7,8 @@ use clap::Args;
 use maskcast::commands::{Failure, class_weight};
 use maskcast::frame::{Label, Weight};
 
-use super::name_and_share;
 use super::notes::print_notes;
+use super::share::name_and_share;
 use crate::augment;
 use crate::data::{DataArgs, Dataset, LabelledImage, Pair};
 use crate::evaluate::confusion;

@@ -16,6 +16,7 @@ mod fit;
 mod label;
 mod lr;
 mod notes;
+mod share;
 mod weights;
 
 /// Trains models for `maskcast`: U-Nets from a pretrained encoder and a folder of labelled images.
@@ -102,14 +103,4 @@ impl From<SessionError> for Failure {
             error => Failure::runtime(error),
         }
     }
-}
-
-/// Reads `NAME=SHARE`.
-pub(super) fn name_and_share(text: &str) -> Result<(String, f64), String> {
-    let (name, share) = text.rsplit_once('=').ok_or("a share is missing, as in NAME=0.1")?;
-    let share: f64 = share.parse().map_err(|_| format!("{share:?} is not a number"))?;
-    if !(share > 0.0 && share < 1.0) {
-        return Err(format!("the share must be above 0 and below 1, not {share}"));
-    }
-    Ok((name.to_owned(), share))
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use maskcast::commands::Failure;
 
-use super::name_and_share;
+use super::share::name_and_share;
 use crate::encoders::Encoder;
 use crate::weights::{self, Mapping, ModelFile, SOURCES};
 
