@@ -24,7 +24,9 @@ fn the_packaged_configuration_is_valid_with_and_without_its_examples() {
         .collect();
     let with_examples = with_examples.join("\n");
     assert!(with_examples.matches("\n[[stream]]").count() > packaged.matches("\n[[stream]]").count());
-    std::fs::write(folder.path().join("gate.password"), "secret\n").unwrap();
+    for secret in ["gate.password", "alarm.secret", "mqtt.password"] {
+        std::fs::write(folder.path().join(secret), "a secret of some length\n").unwrap();
+    }
     // Create the files that the examples name, with their commands.
     let mut user = maskcast();
     user.args(["user", "add", "anna", "--role", "operator", "--password-stdin", "--users"]);
@@ -56,6 +58,7 @@ fn every_command_has_a_manual_page() {
         "check",
         "completions",
         "doctor",
+        "listen",
         "model-build",
         "model-show",
         "model-use",

@@ -73,6 +73,7 @@ pub(super) struct ShareHistory {
 /// The shares of a class.
 #[derive(Serialize, ToSchema)]
 struct ShareSeries {
+    /// Name of the class.
     class: String,
     /// For each interval that has masks: its start in milliseconds since 1970, the mean and the maximum of the shares of the class
     /// in its masks, 0 to 1. Intervals begin at multiples of their length since 1970, UTC.
