@@ -6,7 +6,6 @@
 //! the demo its masks have more and shorter runs than those of a U-Net, which makes the counts more expensive.
 
 #[path = "../tests/common/mod.rs"]
-#[allow(dead_code)]
 mod common;
 
 use std::io::Read;

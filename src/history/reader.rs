@@ -106,8 +106,7 @@ impl HistoryReader {
             let mut statement = connection.prepare(&sql)?;
             let ms = |time: Option<Timestamp>| time.map(Timestamp::as_millisecond);
             let EventQuery { from, to, stream, rule, before: id, limit } = query;
-            let found =
-                statement.query_map(params![ms(*to), ms(*from), stream, rule, before, id, limit], |row| stored(row))?;
+            let found = statement.query_map(params![ms(*to), ms(*from), stream, rule, before, id, limit], stored)?;
             found.collect::<Result<_, _>>().map(Some)
         })
     }
@@ -119,7 +118,7 @@ impl HistoryReader {
     pub fn event(&self, id: &str) -> Result<Option<StoredEvent>, HistoryError> {
         self.read(|connection| {
             let sql = format!("SELECT {EVENT_COLUMNS}, {SNAPSHOTS} FROM event WHERE id = ?");
-            connection.query_row(&sql, [id], |row| stored(row)).optional()
+            connection.query_row(&sql, [id], stored).optional()
         })
     }
 
