@@ -1,7 +1,7 @@
 //! The history: events, and the shares of the classes minute by minute, in a database (SQLite) in the state directory.
 //!
 //! [`HistoryThreads`] are two threads. The writer (`writer`) takes the messages about events from a queue of the
-//! [`EventHub`](crate::events::EventHub), the finished minutes from the [`StreamMinutes`] of each stream, which add up masks on
+//! [`EventHub`], the finished minutes from the [`StreamMinutes`] of each stream, which add up masks on
 //! the thread of the overlay stage, and the snapshots from the other thread (`snapshots`). It stores what has come in one
 //! transaction (`store`), and deletes what is old (`retention`). Readers ([`HistoryReader`]) open the database for each query.
 //!

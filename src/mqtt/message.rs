@@ -29,7 +29,7 @@ pub struct SharesMessage<'a> {
 }
 
 impl<'a> SharesMessage<'a> {
-    /// The messages about a mask: of the frame, and of each zone that has a name. `labels` is [`labels_of`] the mask.
+    /// The messages about a mask: of the frame, and of each zone that has a name. `labels` is `labels_of` the mask.
     pub fn all(mask: &'a StreamMask, labels: &'a str) -> impl Iterator<Item = SharesMessage<'a>> {
         let counts = &mask.counts;
         let zones = counts.named().map(|(name, zone)| (Some(&**name), zone));

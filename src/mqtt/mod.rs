@@ -1,8 +1,8 @@
 //! MQTT: sends states, shares of classes, events and images to a broker (`[mqtt]`), and describes them for Home Assistant.
 //! `docs/mqtt.md` lists the topics.
 //!
-//! Two threads: `mqtt-queue` stores the messages about events on the disk ([`queue`]), so that a slow disk does not delay the
-//! connection; `mqtt` has the connection ([`connection`]). A message is removed from the disk when the broker has acknowledged
+//! Two threads: `mqtt-queue` stores the messages about events on the disk (`queue`), so that a slow disk does not delay the
+//! connection; `mqtt` has the connection (`connection`). A message is removed from the disk when the broker has acknowledged
 //! it.
 
 use std::sync::Arc;

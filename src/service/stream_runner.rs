@@ -222,7 +222,7 @@ impl StreamRunner {
     }
 
     /// Restarts the stream, after a pause, when its threads have ended without a request to stop, when one of them hangs, or when its
-    /// output takes no more frames. Threads that hang are abandoned; [`Status::hung`] counts them.
+    /// output takes no more frames. Threads that hang are abandoned; `Status::hung` counts them.
     pub fn restart_if_dead(&mut self, pool: &Pool) {
         self.restart_if_dead_within(pool, SILENCE_LIMIT, STOP_LIMIT);
     }
