@@ -89,7 +89,7 @@ enum ConnectionEnd {
     /// It may succeed later. The time for which messages arrived.
     Lost(String, Duration),
     Refused(String),
-    /// Nobody prints any more.
+    /// The thread that prints has ended.
     Unwanted,
 }
 
@@ -225,7 +225,7 @@ fn follow(service: &Service, url: &Url, sender: &Sender<Received>) {
                 std::thread::sleep(pause);
             }
             ConnectionEnd::Refused(problem) => {
-                // Fails if nobody prints any more.
+                // Fails if the thread that prints has ended.
                 let _ = sender.send(Received::Refused(format!("{url}: {problem}")));
                 return;
             }

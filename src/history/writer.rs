@@ -133,7 +133,7 @@ impl Running {
     fn open(&mut self) {
         let opened = Store::open(&self.writer.dir).and_then(|mut store| {
             if !self.has_ended_interrupted {
-                self.end_interrupted(store.open_events()?);
+                self.end_interrupted(&mut store)?;
                 self.has_ended_interrupted = true;
             }
             Ok(store)
@@ -148,16 +148,24 @@ impl Running {
         }
     }
 
-    /// Ends the events that lasted when the previous process ended. The messages go to all consumers, of which this is one.
-    fn end_interrupted(&self, events: Vec<(Event, i64)>) {
-        for (event, seen) in events {
+    /// Ends the events that lasted when the previous process ended. They are stored before the first event of this process, so that
+    /// a process that is killed early leaves none open; then the messages go to all consumers.
+    fn end_interrupted(&self, store: &mut Store) -> Result<(), HistoryError> {
+        let ended = |(event, seen): (Event, i64)| {
             let seen = Timestamp::from_millisecond(seen).unwrap_or(event.peak);
             let end = seen.max(event.start);
-            let (stream, rule, id) = (&*event.stream, &*event.rule, &*event.id);
-            tracing::info!(stream, stage = "event", event = rule, id, "event ended by the restart: {rule}");
             let event = Event { end: Some(end), end_reason: Some(EndReason::Restart), ..event };
-            self.writer.hub.send(EventMessage { phase: EventPhase::End, event });
+            Arc::new(EventMessage { phase: EventPhase::End, event })
+        };
+        let events: Vec<Arc<EventMessage>> = store.open_events()?.into_iter().map(ended).collect();
+        store.write(&Batch { events: events.clone(), ..Batch::default() })?;
+        for message in events {
+            let Event { stream, rule, id, .. } = &message.event;
+            let (stream, rule, id) = (&**stream, &**rule, &**id);
+            tracing::info!(stream, stage = "event", event = rule, id, "event ended by the restart: {rule}");
+            self.writer.hub.send(EventMessage::clone(&message));
         }
+        Ok(())
     }
 
     fn work(&mut self, store: &mut Store, is_end: bool) -> Result<(), HistoryError> {

@@ -182,7 +182,7 @@ fn a_message_that_failed_is_sent_again_and_others_meanwhile() {
 #[test]
 fn a_server_that_accepts_nothing_gets_every_message_later() {
     let (hub, folder) = (Arc::new(EventHub::default()), tempfile::tempdir().unwrap());
-    // Nobody listens on the port of a listener that was dropped.
+    // No server listens on the port of a listener that was dropped.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut hooks = webhooks(&hub, folder.path());
     hooks.set(&[config(&format!("http://{port}/hook?token=hunter2"))]).unwrap();
