@@ -1,5 +1,6 @@
-//! The search for the ONNX Runtime library and the bundled model, in a checkout and in an installed system.
+//! The search for the ONNX Runtime library and the bundled model, in a checkout and in an installed system; the state folders.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -81,6 +82,12 @@ fn newest_library(folder: &Path) -> Option<PathBuf> {
 
 fn first_file(places: Vec<PathBuf>) -> Result<PathBuf, NotFound> {
     places.iter().find(|path| path.is_file()).cloned().ok_or(NotFound { places, variable: None })
+}
+
+/// The state folders of the service in the value of `STATE_DIRECTORY`: systemd's `StateDirectory=` may list several, separated by
+/// colons. Relative paths are not used.
+pub fn state_folders(list: &OsStr) -> impl Iterator<Item = PathBuf> {
+    std::env::split_paths(list).filter(|folder| folder.is_absolute())
 }
 
 #[cfg(test)]

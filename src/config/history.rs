@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::document::Section;
 use super::duration::DurationText;
 use super::size::SizeText;
+use crate::base::paths::state_folders;
 
 /// The events of all streams, and the share of each class in each minute, in the database file `history.sqlite`. Without a
 /// folder, nothing is stored.
@@ -46,9 +47,8 @@ impl HistoryConfig {
     /// Adds the folder that depends on the environment.
     pub(super) fn apply_dependent_defaults(&mut self, section: &Section) {
         if !section.is_written("dir") {
-            // systemd's StateDirectory= may list several, separated by colons.
             let list = section.doc().env("STATE_DIRECTORY").unwrap_or_default();
-            self.dir = list.split(':').map(PathBuf::from).find(|folder| folder.is_absolute());
+            self.dir = state_folders(list.as_ref()).next();
         }
     }
 

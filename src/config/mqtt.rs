@@ -16,6 +16,7 @@ use super::duration::DurationText;
 use super::error::did_you_mean;
 use super::uri::network_url;
 use super::value::Value;
+use crate::base::paths::state_folders;
 
 /// The MQTT broker to which states, shares of classes and events are sent. `docs/mqtt.md` lists the topics.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -129,9 +130,8 @@ impl MqttConfig {
             section.fail("version", "there is no version 4", Some("write 3 for MQTT 3.1.1 or 5 for MQTT 5"));
         }
         if self.queue_dir.is_none() && !section.is_written("queue_dir") {
-            // systemd's StateDirectory= may list several, separated by colons.
             let state = section.doc().env("STATE_DIRECTORY").unwrap_or_default();
-            self.queue_dir = std::env::split_paths(&state).find(|folder| folder.is_absolute());
+            self.queue_dir = state_folders(state.as_ref()).next();
         }
         if let Some(ca) = self.ca.as_ref().filter(|_| section.is_valid("ca")) {
             if section.is_valid("url") && !self.broker.is_tls {

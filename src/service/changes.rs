@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::reserved::{check_password_host, check_recording_folder, check_reserved_keys, check_source_kind};
 use super::{EarlyRequests, Service};
+use crate::base::paths::state_folders;
 use crate::config::{
     self, Config, ConfigError, ConfigErrors, Edit, EditError, EncoderChoice, Object, OverlayConfig, Replaced,
     SourceHost, StreamConfig, overlay_difference, patched_overlay,
@@ -73,9 +74,7 @@ impl EarlyRequests for Changes {
 impl Changes {
     /// For the configuration file at `path`.
     pub fn new(path: PathBuf) -> Self {
-        // systemd's StateDirectory= may list several, separated by colons.
-        let state = std::env::var_os("STATE_DIRECTORY").unwrap_or_default();
-        let state = std::env::split_paths(&state).filter(|folder| folder.is_absolute()).collect();
+        let state = state_folders(&std::env::var_os("STATE_DIRECTORY").unwrap_or_default()).collect();
         Changes {
             path,
             state,

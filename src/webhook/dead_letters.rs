@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::delivery::Delivery;
 use crate::base::log_dedup;
+use crate::base::paths::state_folders;
 use crate::events::EventMessage;
 
 /// The name of the file in the state directory.
@@ -49,10 +50,8 @@ struct DeadLetter<'a> {
 impl DeadLetters {
     /// The file in the service's state directory, `$STATE_DIRECTORY`.
     pub(super) fn in_state_folder() -> Self {
-        // systemd's StateDirectory= may list several, separated by colons.
         let state = std::env::var_os("STATE_DIRECTORY").unwrap_or_default();
-        let first = std::env::split_paths(&state).find(|folder| folder.is_absolute());
-        DeadLetters::new(first, MAX_SIZE)
+        DeadLetters::new(state_folders(&state).next(), MAX_SIZE)
     }
 
     pub(super) fn new(folder: Option<PathBuf>, max_size: u64) -> Self {
