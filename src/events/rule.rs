@@ -40,6 +40,11 @@ impl Rule {
     pub fn peak_is_highest(&self) -> bool {
         !matches!(self.condition, Condition::Below | Condition::Absent | Condition::Left)
     }
+
+    /// Whether `share` is higher than the peak so far, or lower where the peak is the lowest share.
+    pub fn is_new_peak(&self, share: f64, peak: f64) -> bool {
+        if self.peak_is_highest() { share > peak } else { share < peak }
+    }
 }
 
 impl From<&RuleConfig> for Rule {

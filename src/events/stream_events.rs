@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::{Timestamp, Unit};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::event::{EndReason, Event, EventMessage, EventPhase};
@@ -11,6 +11,7 @@ use super::event_state::EventState;
 use super::hub::EventHub;
 use super::rule::{Area, Rule};
 use super::tracker::{Change, RuleState, RuleTracker};
+use crate::base::clock::to_millisecond;
 use crate::frame::Labels;
 use crate::sink::{MaskSink, SinkError, StreamMask};
 use crate::zones::{Zone, ZoneState, Zones};
@@ -53,10 +54,21 @@ struct RunningRule {
     /// The place of its zone among the zones of the stream; `None` for the whole frame.
     zone: Option<usize>,
     share: f64,
+    /// The peak since the condition holds, before the event begins.
+    peak: Option<Peak>,
     active: Option<ActiveEvent>,
     count: u64,
     /// The index of its event in the recording's [`EventState`].
     recorded_as: Option<usize>,
+}
+
+/// The highest or lowest share while the condition of a rule holds.
+#[derive(Clone, Copy, Debug)]
+struct Peak {
+    /// Since when the condition holds.
+    since: Instant,
+    share: f64,
+    at: Instant,
 }
 
 /// An event that lasts, with times of the monotonic clock: the wall clock may be set meanwhile.
@@ -64,6 +76,8 @@ struct RunningRule {
 struct ActiveEvent {
     event: Event,
     began: Instant,
+    /// The wall time of `began`, more precise than the start of the event.
+    start: Timestamp,
     /// The last message about the peak: time and share.
     reported: (Instant, f64),
 }
@@ -131,6 +145,7 @@ impl StreamEvents {
                     has_classes: false,
                     zone: None,
                     share: 0.0,
+                    peak: None,
                     active: None,
                     count: before
                         .iter()
@@ -209,6 +224,7 @@ impl StreamEvents {
             rule.share = counts.share(&rule.is_class);
             let at = mask.mask.captured_at;
             let change = rule.tracker.update(&rule.rule, rule.share, at);
+            rule.note_peak(at);
             let recording = state.recording.as_ref().zip(rule.recorded_as);
             match change {
                 Some(Change::Began(began)) => self.begin(rule, began, mask),
@@ -234,10 +250,13 @@ impl StreamEvents {
 
     /// An event begins: its condition has held since `began`.
     fn begin(&self, rule: &mut RunningRule, began: Instant, mask: &StreamMask) {
-        let at = mask.mask.captured_at;
-        let captured = mask.captured;
+        let (at, captured) = (mask.mask.captured_at, mask.captured);
         // Out of range only where the wall clock is thousands of years wrong.
-        let start = captured.checked_sub(at.saturating_duration_since(began)).unwrap_or(captured);
+        let wall_time = |time: Instant| captured.checked_sub(at.saturating_duration_since(time)).unwrap_or(captured);
+        let start = wall_time(began);
+        // Before the time `for` was over, the share may have been higher.
+        let peak =
+            rule.peak.filter(|_| rule.rule.condition.lasts()).map_or((rule.share, at), |peak| (peak.share, peak.at));
         let event = Event {
             id: uuid::Uuid::now_v7().to_string().into(),
             stream: Arc::clone(&self.stream),
@@ -248,22 +267,22 @@ impl StreamEvents {
             end: None,
             end_reason: None,
             share: rule.share,
-            peak_share: rule.share,
-            peak: to_millisecond(captured),
+            peak_share: peak.0,
+            peak: to_millisecond(wall_time(peak.1)),
         };
         rule.count += 1;
         let (stream, name, share) = (&*self.stream, &*rule.rule.name, rule.share);
         tracing::info!(stream, stage = "event", event = name, id = &*event.id, share, "event began: {name}");
         self.hub.send(EventMessage { phase: EventPhase::Start, event: event.clone() });
-        rule.active = Some(ActiveEvent { event, began, reported: (at, share) });
+        rule.active = Some(ActiveEvent { event, began, start, reported: (at, peak.0) });
     }
 
     /// The event continues: notes its share, and reports a new peak.
     fn peak(&self, rule: &mut RunningRule, at: Instant) {
-        let (share, is_below) = (rule.share, !rule.rule.peak_is_highest());
+        let share = rule.share;
         let Some(active) = &mut rule.active else { return };
         active.event.share = share;
-        if (share <= active.event.peak_share) != is_below || share == active.event.peak_share {
+        if !rule.rule.is_new_peak(share, active.event.peak_share) {
             return;
         }
         active.event.peak_share = share;
@@ -290,14 +309,9 @@ impl StreamEvents {
 impl ActiveEvent {
     /// The wall time at `at`, by the start of the event and the monotonic clock.
     fn wall_time(&self, at: Instant) -> Timestamp {
-        let start = self.event.start;
+        let start = self.start;
         to_millisecond(start.checked_add(at.saturating_duration_since(self.began)).unwrap_or(start))
     }
-}
-
-/// The precision of messages and of the history.
-fn to_millisecond(time: Timestamp) -> Timestamp {
-    time.round(Unit::Millisecond).unwrap_or(time)
 }
 
 impl RunningRule {
@@ -314,6 +328,14 @@ impl RunningRule {
         if !self.has_classes {
             self.tracker.set_unknown();
         }
+    }
+
+    /// Follows the peak since the condition holds, with the share in the mask of the frame that was captured at `at`.
+    fn note_peak(&mut self, at: Instant) {
+        let since = self.tracker.holds_since(&self.rule).filter(|since| at >= *since);
+        let share = self.share;
+        let is_older = |peak: &Peak| Some(peak.since) == since && !self.rule.is_new_peak(share, peak.share);
+        self.peak = self.peak.filter(is_older).or(since.map(|since| Peak { since, share, at }));
     }
 
     fn zone_name(&self) -> Option<Arc<str>> {

@@ -228,6 +228,48 @@ fn an_event_has_one_id_its_times_and_its_peak() {
 }
 
 #[test]
+fn the_peak_may_be_before_the_time_for_is_over() {
+    let labels = labels(&["road", "car"]);
+    let start_of = |config: RuleConfig, masks: &[(u64, usize)]| {
+        let (stream, _) = TestStream::new(&[config], &[]);
+        masks.iter().for_each(|(ms, covered)| stream.push(&stream.mask(&labels, 1, *covered, *ms)));
+        stream.messages().remove(0).event
+    };
+    let above = rule(Condition::Above, 0.2, 1);
+    let event = start_of(above.clone(), &[(0, 9), (100, 0), (200, 3), (600, 7), (1000, 4), (1300, 4)]);
+    assert_eq!((event.start, event.share), (epoch(200), 0.4), "the nine rows do not belong to it");
+    assert_eq!((event.peak_share, event.peak), (0.7, epoch(600)));
+    let below = RuleConfig { release: 0.5, ..rule(Condition::Below, 0.4, 1) };
+    let event = start_of(below, &[(0, 9), (200, 3), (600, 1), (1300, 2)]);
+    assert_eq!((event.peak_share, event.peak, event.share), (0.1, epoch(600), 0.2));
+    // During the cool-down the event has not begun.
+    let cool = RuleConfig { cooldown: Duration::from_secs(1), hold: Duration::ZERO, ..above };
+    let (stream, _) = TestStream::new(&[cool], &[]);
+    for (ms, covered) in [(0, 5), (100, 0), (400, 9), (1200, 3)] {
+        stream.push(&stream.mask(&labels, 1, covered, ms));
+    }
+    let second = stream.messages().pop().unwrap().event;
+    assert_eq!((second.start, second.peak_share), (epoch(1100), 0.3));
+}
+
+/// Times of events and of masks are equal, although a frame is captured within a millisecond.
+#[test]
+fn an_event_has_the_capture_times_of_its_masks() {
+    let (stream, _) = TestStream::new(&[rule(Condition::Above, 0.1, 1)], &[]);
+    let labels = labels(&["road", "car"]);
+    let micros = Duration::from_micros(900);
+    let mut shown = Vec::new();
+    for (ms, covered) in [(0, 5), (1500, 5), (2000, 0)] {
+        let mut mask = stream.mask(&labels, 1, covered, ms);
+        mask.captured += micros;
+        shown.push(format!("{:.3}", mask.captured).parse::<Timestamp>().unwrap());
+        stream.push(&mask);
+    }
+    let end = stream.messages().pop().unwrap().event;
+    assert_eq!((end.start, end.end), (shown[0], Some(shown[2])));
+}
+
+#[test]
 fn the_wall_clock_may_be_set_while_an_event_lasts() {
     let (stream, _) = TestStream::new(&[rule(Condition::Above, 0.1, 0)], &[]);
     let labels = labels(&["road", "car"]);

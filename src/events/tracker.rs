@@ -91,6 +91,13 @@ impl RuleTracker {
         self.is_known && self.holds == Some(true)
     }
 
+    /// Since when the condition holds, as far as the cool-down permits: the start of an event that is not certain yet. `None` if
+    /// it does not hold.
+    pub fn holds_since(&self, rule: &Rule) -> Option<Instant> {
+        let since = self.since.filter(|_| self.holds())?;
+        Some(since.max(self.earliest_start(rule).unwrap_or(since)))
+    }
+
     /// The share in the mask of the frame that was captured at `at`.
     pub fn update(&mut self, rule: &Rule, share: f64, at: Instant) -> Option<Change> {
         if self.gaps.next(at) && !self.is_active {
@@ -113,7 +120,7 @@ impl RuleTracker {
             }
             (true, false) => Some(Change::Continues),
             (false, true) => {
-                let start = since.max(self.earliest_start(rule).unwrap_or(since));
+                let start = self.holds_since(rule).unwrap_or(since);
                 let is_due = at >= start && at.duration_since(start) >= rule.hold;
                 is_due.then(|| {
                     self.is_active = true;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::base::clock::now_by_both;
 use crate::frame::{Mask, VideoInfo};
 use crate::zones::MaskCounts;
 
@@ -29,7 +30,8 @@ pub struct StreamMask {
 impl StreamMask {
     /// A mask that arrives now, with its counts.
     pub fn new(stream: &Arc<str>, mask: Arc<Mask>, video: VideoInfo, counts: MaskCounts) -> Self {
-        let (now, age) = (Timestamp::now(), mask.captured_at.elapsed());
+        let (now, at) = now_by_both();
+        let age = at.saturating_duration_since(mask.captured_at);
         // Out of range only where the wall clock is thousands of years wrong.
         let captured = now.checked_sub(age).unwrap_or(now);
         StreamMask { stream: Arc::clone(stream), mask, video, captured, age, counts: Arc::new(counts) }
