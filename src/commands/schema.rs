@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::Failure;
 use crate::config;
 use crate::events::LiveEventMessage;
+use crate::mqtt::SharesMessage;
 use crate::sink::LiveMaskMessage;
 
 /// A message whose schema is printed.
@@ -15,8 +16,10 @@ use crate::sink::LiveMaskMessage;
 pub enum MessageKind {
     /// The message about a mask: API, sinks, `maskcast listen`.
     Mask,
-    /// The message about an event: API, webhooks, `maskcast listen --events`.
+    /// The message about an event: API, webhooks, MQTT, `maskcast listen --events`.
     Event,
+    /// The message about the shares in the frame or in a zone: MQTT.
+    Shares,
 }
 
 /// Prints the JSON Schema of configuration files or of a message, or with `markdown` the documentation of all keys.
@@ -42,6 +45,7 @@ pub fn message_schema(message: MessageKind) -> Value {
     match message {
         MessageKind::Mask => of::<LiveMaskMessage>(),
         MessageKind::Event => of::<LiveEventMessage>(),
+        MessageKind::Shares => of::<SharesMessage>(),
     }
 }
 
@@ -56,9 +60,12 @@ mod tests {
         for kind in MessageKind::value_variants() {
             let schema = message_schema(*kind);
             let properties = schema["properties"].as_object().unwrap();
-            assert!(properties.len() > 10, "{schema}");
+            assert!(properties.len() >= 7, "{schema}");
+            let name = kind.to_possible_value().unwrap().get_name().to_owned();
+            let (_, section) = page.split_once(&format!("`maskcast schema --message {name}`")).expect(&name);
+            let section = section.split("\n## ").next().unwrap();
             for (name, property) in properties {
-                assert!(page.contains(&format!("| `{name}` |")), "docs/messages.md: {kind:?} {name}");
+                assert!(section.contains(&format!("| `{name}` |")), "docs/messages.md: {kind:?} {name}");
                 let about = property["description"].as_str().unwrap_or_default();
                 let is_reference = property.get("$ref").is_some() || property.get("anyOf").is_some();
                 assert!(about.ends_with('.') || is_reference, "{kind:?} {name}: {about}");

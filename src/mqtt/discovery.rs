@@ -139,7 +139,7 @@ impl Descriptions<'_> {
                 &["event", stream, "rule", &rule.name],
                 name,
                 json!({
-                    "state_topic": self.topics.stream_events(stream),
+                    "state_topic": self.topics.events(stream),
                     "value_template": format!("{{% if {is_this} %}}{event}{{% endif %}}"),
                     "event_types": [kind],
                     "qos": 1,

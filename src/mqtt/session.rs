@@ -4,7 +4,7 @@
 //! Nothing here waits for the client. A message for which it has no room is sent later: retained messages are compared with
 //! what was sent, and the queue remains.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,13 +38,6 @@ pub enum Sent {
     Other,
 }
 
-/// A message of the queue that was sent to two topics.
-#[derive(Debug)]
-struct PendingEvent {
-    unacknowledged: u8,
-    is_refused: bool,
-}
-
 /// The shares that were sent last to a topic.
 struct SentShares {
     shares: BTreeMap<String, f64>,
@@ -74,7 +67,8 @@ pub struct Session<'a> {
     cursor: Cursor,
     /// Messages of the queue for the client.
     events: VecDeque<(EventKey, Publication)>,
-    pending_events: HashMap<EventKey, PendingEvent>,
+    /// Those that the broker has not acknowledged.
+    pending_events: HashSet<EventKey>,
     /// The mask that was sent last, for each stream.
     masks: HashMap<Arc<str>, u64>,
     shares: HashMap<String, SentShares>,
@@ -107,7 +101,7 @@ impl<'a> Session<'a> {
             obsolete: BTreeSet::new(),
             cursor: Cursor::default(),
             events: VecDeque::new(),
-            pending_events: HashMap::new(),
+            pending_events: HashSet::new(),
             masks: HashMap::new(),
             shares: HashMap::new(),
             is_offline_acknowledged: false,
@@ -138,20 +132,17 @@ impl<'a> Session<'a> {
 
     /// The broker has acknowledged these publications, or refused them for a reason.
     pub fn acknowledged(&mut self, answers: Vec<(Sent, Option<String>)>) {
-        let (mut done, mut cleared) = (Vec::new(), Vec::new());
+        let (mut done, mut refusals, mut cleared) = (Vec::new(), 0, Vec::new());
         for (sent, refused) in answers {
             match sent {
                 Sent::Event(key) => {
-                    let Some(event) = self.pending_events.get_mut(&key) else { continue };
-                    event.unacknowledged -= 1;
                     if let Some(reason) = refused {
-                        event.is_refused = true;
+                        refusals += 1;
                         let text = format!("MQTT broker refuses messages about events, they are lost: {reason}");
                         crate::base::log_dedup::warn("", "mqtt", &text);
                     }
-                    if event.unacknowledged == 0 {
-                        done.extend(self.pending_events.remove(&key).map(|event| (key, event.is_refused)));
-                    }
+                    self.pending_events.remove(&key);
+                    done.push(key);
                 }
                 Sent::Cleared(topic) => cleared.push(topic),
                 Sent::Offline => self.is_offline_acknowledged = true,
@@ -159,11 +150,9 @@ impl<'a> Session<'a> {
             }
         }
         if !done.is_empty() {
-            let keys: Vec<EventKey> = done.iter().map(|(key, _)| *key).collect();
-            let refused = done.iter().filter(|(_, is_refused)| *is_refused).count() as u64;
-            self.queue.lock().remove(&keys);
-            self.status.add_acknowledged(done.len() as u64 - refused);
-            self.status.add_lost(refused);
+            self.queue.lock().remove(&done);
+            self.status.add_acknowledged(done.len() as u64 - refusals);
+            self.status.add_lost(refusals);
         }
         // A topic may exist again meanwhile.
         cleared.retain(|topic| !self.wanted.contains(topic));
@@ -203,8 +192,7 @@ impl<'a> Session<'a> {
     /// Sends messages of the queue as far as the broker has acknowledged those before them.
     pub fn send_events(&mut self) {
         loop {
-            while let Some((key, message)) = self.events.front() {
-                let (key, message) = (*key, message.clone());
+            while let Some((key, message)) = self.events.front().cloned() {
                 if !self.publish(message, Sent::Event(key)) {
                     return;
                 }
@@ -216,13 +204,10 @@ impl<'a> Session<'a> {
                 return;
             }
             for event in next {
-                let payload = Bytes::from(event.message);
-                for topic in [self.topics.stream_events(&event.stream), self.topics.events()] {
-                    let (is_acknowledged, is_retained) = (true, false);
-                    let message = Publication { topic, payload: payload.clone(), is_acknowledged, is_retained };
-                    self.events.push_back((event.key, message));
-                }
-                self.pending_events.insert(event.key, PendingEvent { unacknowledged: 2, is_refused: false });
+                let (topic, payload) = (self.topics.events(&event.stream), Bytes::from(event.message));
+                let message = Publication { topic, payload, is_acknowledged: true, is_retained: false };
+                self.events.push_back((event.key, message));
+                self.pending_events.insert(event.key);
             }
         }
     }

@@ -26,13 +26,8 @@ impl Topics {
         format!("{}/status", self.prefix)
     }
 
-    /// Messages about the events of all streams.
-    pub fn events(&self) -> String {
-        format!("{}/events", self.prefix)
-    }
-
-    /// Messages about the events of a stream.
-    pub fn stream_events(&self, stream: &str) -> String {
+    /// Messages about the events of a stream. `PREFIX/+/events` is the filter for all streams.
+    pub fn events(&self, stream: &str) -> String {
         self.of(stream, "events")
     }
 
