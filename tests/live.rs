@@ -3,24 +3,22 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use common::browser::Browser;
 use common::http::{get_json, send};
+use common::live::{ServerSentEvents, next, open, status};
 use common::program::{DEADLINE, Guard, maskcast, run, run_with_input, until};
+use common::receiver::{Request, receive};
+use common::schema::assert_valid;
 use common::service::{Service, folder, folder_with_model, write_config};
-use crossbeam_channel::{Receiver, unbounded};
-use maskcast::commands::schema::{MessageKind, message_schema};
+use maskcast::commands::schema::MessageKind;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio_stream::StreamExt;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 const ZONE: &str = "\"><script>alert(1)</script>";
 
@@ -47,50 +45,12 @@ fn rule() -> Value {
     json!([{ "name": "blocked", "classes": ["red"], "zone": ZONE, "share": 0.5, "for": "0s" }])
 }
 
-fn assert_valid(kind: MessageKind, message: &Value) {
-    let schema = message_schema(kind);
-    jsonschema::draft202012::meta::validate(&schema).unwrap_or_else(|error| panic!("{error}"));
-    let validator = jsonschema::draft202012::new(&schema).unwrap();
-    let errors: Vec<String> = validator.iter_errors(message).map(|error| error.to_string()).collect();
-    assert!(errors.is_empty(), "{errors:?}: {message}");
-}
-
-type Socket = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
-
-async fn open(service: &Service, path: &str, headers: &[(&'static str, &str)]) -> Result<Socket, Error> {
-    let address = service.page.replacen("http", "ws", 1);
-    let mut request = format!("{address}{path}").into_client_request().unwrap();
-    for (name, value) in headers {
-        request.headers_mut().insert(*name, value.parse().unwrap());
-    }
-    tokio_tungstenite::connect_async(request).await.map(|(socket, _)| socket)
-}
-
-/// The next text message; `None` when the connection was closed.
-async fn next(socket: &mut Socket) -> Option<Value> {
-    loop {
-        match tokio::time::timeout(DEADLINE, socket.next()).await.unwrap()? {
-            Ok(Message::Text(text)) => return Some(serde_json::from_str(&text).unwrap()),
-            Ok(Message::Ping(_)) => {}
-            _ => return None,
-        }
-    }
-}
-
-fn status(result: Result<Socket, Error>) -> u16 {
-    match result {
-        Ok(_) => 101,
-        Err(Error::Http(response)) => response.status().as_u16(),
-        Err(error) => panic!("{error}"),
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn masks_and_events_are_as_their_schemas_describe_them() {
     let folder = folder();
     let service = tokio::task::block_in_place(|| Service::ready(folder.path(), &stream("gate")));
     for path in ["masks", "masks?mask=rle", "masks?mask=png&every=100ms"] {
-        let mut masks = open(&service, &format!("api/v1/streams/gate/{path}"), &[]).await.unwrap();
+        let mut masks = open(&service.page, &format!("api/v1/streams/gate/{path}"), &[]).await.unwrap();
         let mut last = None;
         for _ in 0..5 {
             let mask = next(&mut masks).await.unwrap();
@@ -102,7 +62,7 @@ async fn masks_and_events_are_as_their_schemas_describe_them() {
             last = seq;
         }
     }
-    let mut events = open(&service, "api/v1/events/live?stream=gate&rule=blocked", &[]).await.unwrap();
+    let mut events = open(&service.page, "api/v1/events/live?stream=gate&rule=blocked", &[]).await.unwrap();
     tokio::task::block_in_place(|| set_rules(&service, &json!([])));
     let end = next(&mut events).await.unwrap();
     assert_eq!((&end["phase"], &end["end_reason"], &end["zone"]), (&"end".into(), &"removed".into(), &ZONE.into()));
@@ -131,11 +91,15 @@ async fn strangers_get_nothing_and_a_removed_user_gets_no_more() {
     let bearer = format!("Bearer {}", token.trim());
     let service = tokio::task::block_in_place(|| Service::ready(folder.path(), &stream("gate")));
     for path in ["api/v1/streams/gate/masks", "api/v1/streams/none/masks", "api/v1/events/live"] {
-        assert_eq!(status(open(&service, path, &[]).await), 401, "{path}");
-        assert_eq!(status(open(&service, path, &[("authorization", "Bearer maskcast_wrong")]).await), 401, "{path}");
+        assert_eq!(status(open(&service.page, path, &[]).await), 401, "{path}");
+        assert_eq!(
+            status(open(&service.page, path, &[("authorization", "Bearer maskcast_wrong")]).await),
+            401,
+            "{path}"
+        );
     }
-    let mut masks = open(&service, "api/v1/streams/gate/masks", &[("authorization", &bearer)]).await.unwrap();
-    let mut events = open(&service, "api/v1/events/live", &[("authorization", &bearer)]).await.unwrap();
+    let mut masks = open(&service.page, "api/v1/streams/gate/masks", &[("authorization", &bearer)]).await.unwrap();
+    let mut events = open(&service.page, "api/v1/events/live", &[("authorization", &bearer)]).await.unwrap();
     assert_eq!(next(&mut masks).await.unwrap()["stream"], "gate");
     // `maskcast listen` with the token.
     let token_file = folder.path().join("token");
@@ -236,17 +200,8 @@ fn a_slow_client_does_not_slow_the_stream() {
     let source = "gst:videotestsrc is-live=true pattern=chroma-zone-plate kx2=40 ky2=40 kt=3 ! \
                   video/x-raw,width=256,height=144,framerate=25/1 ! queue";
     let service = Service::ready(folder.path(), &format!("[[stream]]\nname = \"gate\"\nsource = \"{source}\"\n"));
-    let host = service.page.trim_start_matches("http://").trim_end_matches('/');
-    let mut socket = TcpStream::connect(host).unwrap();
-    socket.set_read_timeout(Some(DEADLINE)).unwrap();
-    let request =
-        "GET /api/v1/streams/gate/masks?mask=rle HTTP/1.0\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n";
-    socket.write_all(request.as_bytes()).unwrap();
-    let mut lines = BufReader::new(socket).lines().map(Result::unwrap);
-    let mut mask = || -> Value {
-        let line = lines.find(|line| line.starts_with("data: ")).unwrap();
-        serde_json::from_str(&line["data: ".len()..]).unwrap()
-    };
+    let mut client = ServerSentEvents::connect(&service.page, "api/v1/streams/gate/masks?mask=rle", &[]);
+    let mut mask = || client.next().unwrap();
     mask();
     // It reads one message for every three frames of the stream.
     let mut total = 0;
@@ -295,59 +250,6 @@ async fn only_pages_of_the_service_can_open_a_websocket_in_a_browser() {
     let script = script.replace("window.received && window.receivedMask", "window.received");
     let elsewhere = browser.until("a page from elsewhere", &script).await;
     assert_eq!((&elsewhere[0], &elsewhere[1]), (&"refused".into(), &Value::Null));
-}
-
-/// A request that a server of webhooks has received.
-struct Request {
-    head: Vec<(String, String)>,
-    body: String,
-}
-
-impl Request {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap()
-    }
-
-    fn header(&self, name: &str) -> &str {
-        self.head.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value)
-    }
-}
-
-/// An HTTP server that gives these answers, then 204.
-fn receive(answers: &'static [&'static str]) -> (String, Receiver<Request>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let (sender, requests) = unbounded();
-    std::thread::spawn(move || {
-        for (n, stream) in listener.incoming().enumerate() {
-            let mut stream = stream.unwrap();
-            let Some(request) = read_request(&stream) else { continue };
-            let answer = answers.get(n).unwrap_or(&"204 No Content");
-            let text = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-            let _ = stream.write_all(text.as_bytes());
-            if sender.send(request).is_err() {
-                return;
-            }
-        }
-    });
-    (address, requests)
-}
-
-fn read_request(stream: &TcpStream) -> Option<Request> {
-    let mut reader = BufReader::new(stream);
-    let mut head = Vec::new();
-    let mut line = String::new();
-    reader.read_line(&mut line).ok()?;
-    loop {
-        line.clear();
-        reader.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
-        head.push((name.to_owned(), value.to_owned()));
-    }
-    let length = head.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length"))?.1.parse().unwrap();
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    Some(Request { head, body: String::from_utf8(body).unwrap() })
 }
 
 /// The example of docs/webhooks.md.

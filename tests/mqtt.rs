@@ -7,7 +7,9 @@ use std::path::Path;
 use common::http::send;
 use common::mosquitto::{Broker, Message, Subscriber, retained};
 use common::program::until;
+use common::schema::assert_valid;
 use common::service::{Service, folder};
+use maskcast::commands::schema::MessageKind;
 use serde_json::{Value, json};
 
 const RED: &str = "gst:videotestsrc is-live=true pattern=red ! video/x-raw,width=320,height=240,framerate=15/1 ! queue";
@@ -39,6 +41,7 @@ for = "0s"
 [[stream.rule]]
 name = "greens"
 classes = ["green"]
+zone = "\"><script>/+#"
 "#
     )
 }
@@ -67,17 +70,17 @@ fn states_shares_events_and_images_arrive_and_what_is_true_later_is_retained() {
         (&event["phase"], &event["rule"], &event["zone"]),
         (&json!("start"), &json!("all-red"), &json!("Loading bay"))
     );
-    assert_eq!(all.on("maskcast/events").json(), event, "the same message on both topics");
+    assert_valid(MessageKind::Event, &event);
 
     // Two topics of one mask have its number.
     let shares = all.on("maskcast/gate/shares");
     assert_eq!((shares.qos, shares.is_retained), (0, false));
     let shares = shares.json();
-    let mut keys: Vec<&str> = shares.as_object().unwrap().keys().map(String::as_str).collect();
-    keys.sort_unstable();
-    assert_eq!(keys, ["age_ms", "captured", "labels", "seq", "shares", "stream"]);
+    assert_valid(MessageKind::Shares, &shares);
     assert_eq!((&shares["stream"], &shares["shares"]), (&json!("gate"), &json!({"red": 1.0})));
+    assert_eq!(shares.get("zone"), None);
     let bay = all.on("maskcast/gate/zone/Loading%20bay/shares").json();
+    assert_valid(MessageKind::Shares, &bay);
     assert_eq!((&bay["zone"], &bay["seq"], &bay["shares"]), (&json!("Loading bay"), &shares["seq"], &shares["shares"]));
     let script = all.on("maskcast/gate/zone/%22%3E%3Cscript%3E%2F%2B%23/shares").json();
     assert_eq!((&script["zone"], &script["seq"]), (&json!("\"><script>/+#"), &shares["seq"]));
@@ -100,11 +103,18 @@ fn states_shares_events_and_images_arrive_and_what_is_true_later_is_retained() {
         kept.iter().filter(|message| message.topic.ends_with("/config")).map(Message::json).collect();
     let mut names: Vec<&str> = entities.iter().map(|entity| entity["name"].as_str().unwrap()).collect();
     names.sort_unstable();
-    let shares = ["gate Loading bay red", "gate green"];
+    let script_zone = "gate \"><script>/+# green";
+    let shares = ["gate Loading bay red", script_zone];
     let mut expected = vec!["gate all-red", "gate greens", "gate snapshot", "gate state"];
     expected.extend(shares);
     expected.sort_unstable();
     assert_eq!(names, expected);
+    let green = entities.iter().find(|entity| entity["name"] == script_zone).unwrap();
+    assert_eq!(green["state_topic"], "maskcast/gate/zone/%22%3E%3Cscript%3E%2F%2B%23/shares");
+    let is_plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "_-/".contains(c));
+    let topics = kept.iter().map(|message| message.topic.as_str()).filter(|topic| topic.ends_with("/config"));
+    assert!(topics.clone().all(is_plain), "{:?}", topics.collect::<Vec<_>>());
+    assert!(is_plain(green["unique_id"].as_str().unwrap()), "{green}");
 
     // The rules are replaced: the topics and entities of those that are gone are cleared.
     let url = format!("{}api/v1/streams/gate", service.page);
@@ -123,7 +133,7 @@ fn states_shares_events_and_images_arrive_and_what_is_true_later_is_retained() {
             .then_some(())
     });
 
-    let ends = |message: &Message| message.topic == "maskcast/events" && message.json()["phase"] == "end";
+    let ends = |message: &Message| message.topic == "maskcast/gate/events" && message.json()["phase"] == "end";
     let (code, _, log) = service.terminate();
     assert_eq!(code, Some(0), "{log}");
     all.find("the event of the removed rule ends", |message| ends(message).then_some(()));

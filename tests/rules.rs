@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::clip;
+use common::clip::{self, Patch};
 use common::http::{get_json, send};
 use common::program::until;
 use common::service::{Service, folder_with_model};
@@ -16,21 +16,8 @@ const FPS: f64 = 25.0;
 
 /// A red rectangle of 80 x 80 pixels at 40, 60, from second 2 to second 5 of 8; otherwise all is blue.
 fn paint(path: &Path) {
-    let graph =
-        "color=blue:s=320x180:r=25:d=8,format=yuv420p,drawbox=40:60:80:80:0xFF0000:fill:enable='between(n,50,124)'";
-    clip::ffmpeg(&[
-        "-f",
-        "lavfi",
-        "-i",
-        graph,
-        "-c:v",
-        "libx264",
-        "-preset",
-        "ultrafast",
-        "-qp",
-        "0",
-        path.to_str().unwrap(),
-    ]);
+    let rectangle = Patch { left: 40, top: 60, width: 80, height: 80, color: clip::RED };
+    clip::paint_scene(path, SIZE, FPS as usize, 200, "blue", &[(rectangle, 50..125)]);
 }
 
 const ZONES: &str = "[[stream.zone]]\nname = \"left\"\npolygon = [[0, 0], [0.5, 0], [0.5, 1], [0, 1]]\n\
@@ -129,6 +116,7 @@ fn zones_and_rules_are_changed_without_a_restart_of_the_stream() {
     for (patch, key) in [
         (json!({ "zone": [] }), "stream[gate].rule[0].zone"),
         (json!({ "rule": [{"name": "x", "classes": ["cat"]}] }), "stream[gate].rule[0].classes"),
+        (json!({ "rule": [{"name": "\"><script>", "classes": ["red"]}] }), "stream[gate].rule[0].name"),
         (json!({ "zone": [{"name": "a", "polygon": [[0, 0], [2, 0], [1, 1]]}] }), "stream[gate].zone[0].polygon[1][0]"),
     ] {
         let (status, _, body) = send("PATCH", &url, Some(&patch.to_string()));

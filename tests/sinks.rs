@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use common::http::send;
 use common::program::until;
+use common::schema::assert_valid;
 use common::service::{Service, folder};
 use jiff::Timestamp;
+use maskcast::commands::schema::MessageKind;
 use serde_json::{Value, json};
 
 const RED: &str = "gst:videotestsrc is-live=true pattern=red ! video/x-raw,width=320,height=240,framerate=15/1 ! queue";
@@ -37,12 +39,7 @@ fn each_mask_is_one_line_and_a_moved_file_is_created_again() {
     let service = Service::ready(folder.path(), &stream("path = \"masks/gate.jsonl\""));
     let written = until_lines(&path, 10);
     for line in &written {
-        let mut keys: Vec<&str> = line.as_object().unwrap().keys().map(String::as_str).collect();
-        keys.sort_unstable();
-        let mut expected =
-            ["stream", "seq", "captured", "source_time_s", "age_ms", "model", "labels", "width", "height", "shares"];
-        expected.sort_unstable();
-        assert_eq!(keys, expected);
+        assert_valid(MessageKind::Mask, line);
         assert_eq!((&line["stream"], &line["model"]), (&json!("gate"), &json!("channels")), "{line}");
         assert_eq!((&line["width"], &line["height"]), (&json!(64), &json!(36)), "{line}");
         assert_eq!(line["shares"], json!({"red": 1.0}), "{line}");
@@ -159,6 +156,7 @@ fn each_mask_is_a_datagram_with_the_object_of_a_line() {
         let lines = lines(&path);
         received.iter().any(|object| lines.contains(object)).then_some(())
     });
+    received.iter().for_each(|mask| assert_valid(MessageKind::Mask, mask));
     for pair in received.windows(2) {
         assert!(pair[0]["seq"].as_u64() < pair[1]["seq"].as_u64(), "{pair:?}");
     }

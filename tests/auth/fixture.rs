@@ -120,7 +120,7 @@ impl Answer {
     }
 }
 
-/// Sends a request. Of an MJPEG response only the head is read.
+/// Sends a request. Of an MJPEG response, and of server-sent events, only the head is read.
 pub fn send(agent: &ureq::Agent, method: &str, url: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Answer {
     let mut request = ureq::http::Request::builder().method(method).uri(url);
     for (name, value) in headers {
@@ -134,7 +134,8 @@ pub fn send(agent: &ureq::Agent, method: &str, url: &str, headers: &[(&str, &str
         None => agent.run(request.body(()).unwrap()).unwrap(),
     };
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    let endless = headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"multipart"));
+    let kind = headers.get("content-type").map_or("", |kind| kind.to_str().unwrap());
+    let endless = kind.starts_with("multipart") || kind.starts_with("text/event-stream");
     let body = if endless {
         String::new()
     } else {

@@ -1,26 +1,29 @@
 //! Endpoints, sessions and login limits over HTTP.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::common::program::{DEADLINE, Guard, maskcast, run, until};
 use crate::common::service::{Service, folder};
 use crate::common::whep::{Player, ReceiveMode};
 use crate::fixture::{ANNA, Fixture, WALL, agent, basic, bearer, describe, send};
 
+/// The API's own description.
+pub fn document(page: &str, agent: &ureq::Agent, token: &str) -> Value {
+    send(agent, "GET", &format!("{page}api/v1/openapi.json"), &[("authorization", &bearer(token))], None).json()
+}
+
 /// Every route of the server with a value for each parameter, from the source of the router and from the OpenAPI document,
 /// so that new routes are tested as well.
 pub fn routes(page: &str, agent: &ureq::Agent, token: &str) -> Vec<String> {
-    let document =
-        send(agent, "GET", &format!("{page}api/v1/openapi.json"), &[("authorization", &bearer(token))], None);
+    let document = document(page, agent, token);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/server");
-    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
-    let source: String = files.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let source = source_of(&folder);
     let written = source.split(".route(\"/").skip(1).map(|rest| format!("/{}", rest.split('"').next().unwrap()));
-    let mut found: Vec<String> = document.json()["paths"].as_object().unwrap().keys().cloned().chain(written).collect();
+    let mut found: Vec<String> = document["paths"].as_object().unwrap().keys().cloned().chain(written).collect();
     for route in &mut found {
         *route = route.replace("/page/{name}", "/page/app.js");
         *route = route.replace("{name}", "gate").replace("{file}", "x.mp4").replace("{id}", "7");
@@ -33,8 +36,20 @@ pub fn routes(page: &str, agent: &ureq::Agent, token: &str) -> Vec<String> {
     found
 }
 
+/// The text of all source files in a folder and its subfolders, without tests.
+fn source_of(folder: &Path) -> String {
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let text = |path: PathBuf| match path.is_dir() {
+        true if path.ends_with("tests") => String::new(),
+        true => source_of(&path),
+        false if path.extension().is_some_and(|extension| extension == "rs") => std::fs::read_to_string(path).unwrap(),
+        false => String::new(),
+    };
+    paths.map(text).collect()
+}
+
 /// Routes without data of streams.
-const PUBLIC: [&str; 5] = ["/healthz", "/readyz", "/", "/favicon.svg", "/page/app.js"];
+pub const PUBLIC: [&str; 5] = ["/healthz", "/readyz", "/", "/favicon.svg", "/page/app.js"];
 
 /// The result of the access check.
 #[derive(Debug, PartialEq)]

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod data;
 mod fixture;
 mod flood;
 mod http;

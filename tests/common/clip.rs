@@ -1,5 +1,6 @@
 //! Clips that tests generate with ffmpeg, and the properties of files as ffprobe reports them.
 
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 
@@ -38,10 +39,24 @@ pub fn flag(width: usize, height: usize) -> [Patch; 3] {
 }
 
 /// Writes a clip of `frames` equal frames, lossless: H.264 4:2:0 (or FFV1, for odd sides, in `.mkv`).
-pub fn paint(path: &Path, (width, height): (usize, usize), frames: usize, patches: &[Patch]) {
-    let mut graph = format!("color=black:s={width}x{height}:r=25,format=yuv420p");
-    for Patch { left, top, width, height, color } in patches {
-        graph += &format!(",drawbox={left}:{top}:{width}:{height}:0x{color}:fill");
+pub fn paint(path: &Path, size: (usize, usize), frames: usize, patches: &[Patch]) {
+    let always: Vec<_> = patches.iter().map(|patch| (*patch, 0..frames)).collect();
+    paint_scene(path, size, 25, frames, "black", &always);
+}
+
+/// The same with a background (a colour of ffmpeg), and patches that are there for these frames only.
+pub fn paint_scene(
+    path: &Path,
+    (width, height): (usize, usize),
+    fps: usize,
+    frames: usize,
+    background: &str,
+    patches: &[(Patch, Range<usize>)],
+) {
+    let mut graph = format!("color={background}:s={width}x{height}:r={fps},format=yuv420p");
+    for (Patch { left, top, width, height, color }, shown) in patches {
+        let enable = format!("enable='between(n,{},{})'", shown.start, shown.end - 1);
+        graph += &format!(",drawbox={left}:{top}:{width}:{height}:0x{color}:fill:{enable}");
     }
     let even = width % 2 == 0 && height % 2 == 0;
     let codec: &[&str] =

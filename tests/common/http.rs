@@ -102,6 +102,12 @@ impl Metrics {
 
     /// The sum of all series of `name` that have all of `labels`. Fails when there is none.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let found = self.find(name, labels);
+        found.unwrap_or_else(|| panic!("no {name} with {labels:?} in {:?}", self.0.keys()))
+    }
+
+    /// The same; `None` when there is none.
+    pub fn find(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let matches = |series: &str| {
             series.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
                 && labels.iter().all(|(label, value)| {
@@ -109,9 +115,7 @@ impl Metrics {
                     series.contains(&format!("{{{pair}")) || series.contains(&format!(",{pair}"))
                 })
         };
-        let found: Vec<f64> = self.0.iter().filter(|(series, _)| matches(series)).map(|(_, value)| *value).collect();
-        assert!(!found.is_empty(), "no {name} with {labels:?} in {:?}", self.0.keys());
-        found.iter().sum()
+        self.0.iter().filter(|(series, _)| matches(series)).map(|(_, value)| *value).reduce(|a, b| a + b)
     }
 
     /// Number of frames that have passed a stage.

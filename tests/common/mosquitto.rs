@@ -56,6 +56,16 @@ impl Broker {
         until("the broker listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).ok());
     }
 
+    /// Stops its process until it is killed: connections remain, and nothing is read from them.
+    pub fn freeze(&self) {
+        self.process.as_ref().expect("the broker runs").signal("STOP");
+    }
+
+    /// Kills its process, with SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.take().expect("the broker runs").kill();
+    }
+
     /// Ends the broker, which writes its sessions and retained messages.
     pub fn stop(&mut self) {
         let mut process = self.process.take().expect("the broker runs");
@@ -63,6 +73,9 @@ impl Broker {
         process.wait(DEADLINE);
     }
 }
+
+/// Lines of configuration with which a broker that is killed has all sessions and messages.
+pub const DURABLE: &str = "autosave_interval 1\nautosave_on_changes true";
 
 /// A message that a subscriber got.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -40,6 +40,12 @@ impl Guard {
         }
     }
 
+    /// Kills the process with SIGKILL, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
     /// Sends a signal by its name, as in `TERM`.
     pub fn signal(&self, name: &str) {
         let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.0.id())).status().unwrap();
