@@ -38,10 +38,11 @@
 //! | [`users`] | the users file: users, tokens and their roles |
 //! | [`sink`] | outputs for masks, and the types of `[[stream.sink]]` |
 //! | [`zones`] | shares of the classes in the frame and in its zones |
+//! | [`outbox`] | messages about events that wait for a receiver, in a database (SQLite) |
 //! | [`base`] | queues, stop and retry, status and ledger, log deduplication, file writing |
 //! | [`frame`] | frames and masks, as plain data |
 //!
-//! Only [`capture`], [`publish`] and [`gst`] use GStreamer; only [`segment`] uses ONNX Runtime; [`history`] uses SQLite. The trainer is a package of its own,
+//! Only [`capture`], [`publish`] and [`gst`] use GStreamer; only [`segment`] uses ONNX Runtime; only [`history`] and [`outbox`] use SQLite. The trainer is a package of its own,
 //! `maskcast-train` in `src/train`, which uses this library.
 
 #![deny(unsafe_code)]
@@ -59,6 +60,7 @@ pub mod frame;
 pub mod gst;
 pub mod history;
 pub mod mqtt;
+pub mod outbox;
 pub mod overlay;
 pub mod publish;
 pub mod segment;

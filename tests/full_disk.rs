@@ -16,6 +16,7 @@ use common::service::{Service, folder};
 use jiff::Timestamp;
 use maskcast::events::{Event, EventHub, EventMessage, EventPhase};
 use maskcast::history::{EventQuery, History, HistoryThreads};
+use maskcast::outbox::{Cursor, EventQueue};
 use recordings::{frames, list, stream};
 use tempfile::TempDir;
 
@@ -39,6 +40,7 @@ fn main() {
         a_full_disk_stops_only_the_recording_and_only_until_space_is_free if can_mount,
         the_oldest_recordings_are_deleted_for_min_free_and_without_any_the_recording_pauses if can_mount,
         a_full_disk_stops_only_the_history_and_only_until_space_is_free if can_mount,
+        messages_that_wait_are_in_memory_while_the_disk_is_full if can_mount,
     ]);
 }
 
@@ -170,4 +172,32 @@ fn a_full_disk_stops_only_the_history_and_only_until_space_is_free() {
     let found = history.reader.events(&EventQuery { limit: 10_000, ..EventQuery::default() }).unwrap().unwrap();
     assert_eq!((found.len(), history.status.lost()), (sent, 0));
     assert!(history.status.failures() >= 1);
+}
+
+/// The queue of MQTT and webhooks.
+fn messages_that_wait_are_in_memory_while_the_disk_is_full() {
+    let disk = Disk::mount(4).unwrap();
+    let file = disk.0.path().join("queue.sqlite");
+    let status = Arc::default();
+    let mut queue = EventQueue::open(Some(&file), 10_000, Arc::clone(&status), "test").unwrap();
+    let mut sent = 0;
+    let mut push = |queue: &mut EventQueue| {
+        queue.push(&[("gate", format!("{sent:0>20000}").into_bytes())]);
+        sent += 1;
+        status.is_stored() == Some(true)
+    };
+    assert!(push(&mut queue));
+    let filler = disk.0.path().join("filler");
+    // Fails at the end of the disk, and leaves no space.
+    std::fs::write(&filler, vec![0; 5 << 20]).unwrap_err();
+    assert!((0..1000).any(|_| !push(&mut queue)), "the disk is full");
+    assert!(!push(&mut queue));
+    std::fs::remove_file(&filler).unwrap();
+    assert!(push(&mut queue), "space is free again");
+    drop(queue);
+    let queue = EventQueue::open(Some(&file), 10_000, Arc::default(), "test").unwrap();
+    let number = |message: &[u8]| String::from_utf8(message.to_vec()).unwrap().parse::<usize>().unwrap();
+    let found: Vec<usize> =
+        queue.next(&mut Cursor::default(), 10_000).iter().map(|event| number(&event.message)).collect();
+    assert_eq!(found, (0..sent).collect::<Vec<_>>(), "all are stored, in their order");
 }

@@ -1,24 +1,19 @@
-//! Live messages and webhooks as a whole: the real program with WebSocket clients, a browser, and HTTP servers that receive
-//! webhooks.
+//! Live messages as a whole: the real program with WebSocket clients and a browser.
 
 mod common;
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use common::browser::Browser;
-use common::http::{get_json, send};
+use common::http::send;
 use common::live::{ServerSentEvents, next, open, status};
-use common::program::{DEADLINE, Guard, maskcast, run, run_with_input, until};
-use common::receiver::{Request, receive};
+use common::program::{DEADLINE, Guard, maskcast, run};
 use common::schema::assert_valid;
-use common::service::{Service, folder, folder_with_model, write_config};
+use common::service::{Service, folder, folder_with_model};
 use maskcast::commands::schema::MessageKind;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 const ZONE: &str = "\"><script>alert(1)</script>";
 
@@ -250,129 +245,4 @@ async fn only_pages_of_the_service_can_open_a_websocket_in_a_browser() {
     let script = script.replace("window.received && window.receivedMask", "window.received");
     let elsewhere = browser.until("a page from elsewhere", &script).await;
     assert_eq!((&elsewhere[0], &elsewhere[1]), (&"refused".into(), &Value::Null));
-}
-
-/// The example of docs/webhooks.md.
-fn is_genuine(secret: &str, request: &Request) -> bool {
-    let page = std::fs::read_to_string("docs/webhooks.md").unwrap();
-    let example = page.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
-    let arguments = json!({
-        "secret": secret,
-        "headers": request.head.iter().map(|(name, value)| (canonical(name), value)).collect::<std::collections::BTreeMap<_, _>>(),
-        "body": request.body,
-    });
-    let script = format!(
-        "{example}\nimport json\nimport sys\na = json.load(sys.stdin)\n\
-         print(is_genuine(a['secret'].encode(), a['headers'], a['body'].encode()))\n"
-    );
-    let ended = run_with_input(std::process::Command::new("python3").args(["-c", &script]), &arguments.to_string());
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    ended.text() == "True"
-}
-
-/// `x-maskcast-event-id` as `X-Maskcast-Event-Id`: names are not case-sensitive in HTTP, but in a dictionary.
-fn canonical(name: &str) -> String {
-    let capital = |part: &str| part[..1].to_ascii_uppercase() + &part[1..];
-    name.split('-').map(capital).collect::<Vec<_>>().join("-")
-}
-
-fn dead_letters(state: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(state.join("webhook-dead.jsonl")).unwrap_or_default();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-const SECRET: &str = "correct horse battery";
-
-/// A folder with a model and a secret.
-fn folder_with_secret() -> TempDir {
-    let folder = folder();
-    std::fs::write(folder.path().join("hook.secret"), SECRET).unwrap();
-    folder
-}
-
-#[test]
-fn webhooks_are_signed_retried_and_kept_when_they_are_refused() {
-    let folder = folder_with_secret();
-    let state = folder.path().join("state");
-    std::fs::create_dir(&state).unwrap();
-    let (good, requests) = receive(&["503 Service Unavailable"]);
-    let (bad, refused) = receive(&["302 Found\r\nLocation: http://127.0.0.1:9/"; 9]);
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let config = format!(
-        "{}[[webhook]]\nname = \"good\"\nurl = \"http://{good}/T0/hunter2?key=hunter2\"\nsecret_file = \"hook.secret\"\n\
-         [[webhook]]\nname = \"bad\"\nurl = \"http://{bad}/hunter2\"\n\
-         [[webhook]]\nname = \"silent\"\nurl = \"http://{}/hunter2\"\n\
-         [[webhook]]\nname = \"other\"\nurl = \"http://{good}/\"\nstreams = [\"yard\"]\n",
-        stream("gate"),
-        silent.local_addr().unwrap()
-    );
-    let state_text = state.to_str().unwrap();
-    let variables = [("STATE_DIRECTORY", state_text), ("MASKCAST_LOG", "debug")];
-    let mut service = Service::with(folder.path(), &config, &variables);
-    service.program.wait_for_message("ready");
-    let next = || requests.recv_timeout(DEADLINE).expect("a request arrives");
-    let (first, again) = (next(), next());
-    assert_eq!(first.body, again.body, "503: it is sent again");
-    assert_valid(MessageKind::Event, &first.json());
-    assert_eq!((&first.json()["phase"], &first.json()["zone"]), (&"start".into(), &ZONE.into()));
-    assert_eq!(first.header("x-maskcast-event-id"), first.json()["id"]);
-    set_rules(&service, &json!([]));
-    let end = next();
-    assert_eq!((&end.json()["phase"], &end.json()["id"]), (&"end".into(), &first.json()["id"]));
-    for request in [&first, &again, &end] {
-        assert!(is_genuine(SECRET, request) && !is_genuine("another", request), "{}", request.body);
-    }
-    let changed = Request { head: end.head.clone(), body: end.body.replace("gate", "yard") };
-    assert!(!is_genuine(SECRET, &changed));
-    // The server that redirects gets each message once.
-    let letters = until("both messages are in the file", || {
-        let bad: Vec<Value> = dead_letters(&state).into_iter().filter(|letter| letter["webhook"] == "bad").collect();
-        (bad.len() == 2).then_some(bad)
-    });
-    assert_eq!(letters[0]["reason"], "HTTP 302: redirects are not followed");
-    assert_eq!(letters[0]["message"], first.json());
-    assert_eq!(refused.len(), 2);
-    assert_eq!(refused.recv().unwrap().header("x-maskcast-signature"), "", "it has no secret");
-    // A server that never answers delays neither the others nor the stop.
-    let (code, time, log) = service.terminate();
-    assert_eq!(code, Some(0), "{log}");
-    assert!(time < Duration::from_secs(30), "{time:?}");
-    let silent: Vec<Value> = dead_letters(&state).into_iter().filter(|letter| letter["webhook"] == "silent").collect();
-    assert!(!silent.is_empty() && silent.iter().all(|letter| letter["reason"] == "the service has stopped"));
-    assert_eq!(requests.len(), 0, "the webhook of another stream");
-    let text = std::fs::read_to_string(state.join("webhook-dead.jsonl")).unwrap();
-    for secret in [SECRET, "hunter2"] {
-        assert!(!log.contains(secret) && !text.contains(secret), "{secret}");
-    }
-    for line in ["webhook failed, the message is sent again: good: HTTP 503", "webhook works again: good"] {
-        assert!(log.contains(line), "{line}: {log}");
-    }
-}
-
-#[test]
-fn a_reload_replaces_webhooks_and_the_api_cannot() {
-    let folder = folder_with_secret();
-    let (first, requests) = receive(&[]);
-    let (second, moved) = receive(&[]);
-    let hook = |address: &str| format!("[[webhook]]\nname = \"hook\"\nurl = \"http://{address}/\"\n");
-    let mut service = Service::start(folder.path(), &(stream("gate") + &hook(&first)));
-    service.program.wait_for_message("ready");
-    let start = requests.recv_timeout(DEADLINE).unwrap().json();
-    assert_eq!(start["phase"], "start");
-    let config = write_config(folder.path(), &(stream("gate") + &hook(&second)));
-    assert!(config.is_file());
-    service.program.child.signal("HUP");
-    service
-        .program
-        .wait_for("the reload", |entry| entry["message"].as_str()?.starts_with("configuration reloaded").then_some(()));
-    set_rules(&service, &json!([]));
-    let end = moved.recv_timeout(DEADLINE).unwrap().json();
-    assert_eq!((&end["phase"], &end["id"]), (&"end".into(), &start["id"]));
-    assert_eq!(requests.len(), 0);
-    let url = format!("{}api/v1/streams/gate", service.page);
-    let patch = json!({ "webhook": [{ "name": "evil", "url": "http://evil.example/" }] });
-    let (status, _, body) = send("PATCH", &url, Some(&patch.to_string()));
-    assert!(matches!(status, 403 | 422), "{status} {body}");
-    // No response of the API has the address.
-    assert!(!get_json(&url).to_string().contains(&second));
 }

@@ -54,7 +54,8 @@ fn matches(series: &str, name: &str, matcher: &str) -> bool {
 #[test]
 fn dashboard_and_alerts_use_existing_metrics() {
     let folder = folder();
-    let service = Service::ready(
+    let state = folder.path().join("state");
+    let mut service = Service::with(
         folder.path(),
         // No server listens at the push address: the push fails and is counted.
         "[history]\ndir = \"history\"\n\
@@ -66,7 +67,9 @@ fn dashboard_and_alerts_use_existing_metrics() {
          [[stream.rule]]\nname = \"red\"\nclasses = [\"red\"]\nzone = \"left\"\n\
          [[stream.push]]\nurl = \"rtsp://127.0.0.1:9/gate\"\n\
          [[stream.sink]]\ntype = \"jsonl\"\npath = \"masks.jsonl\"\n",
+        &[("STATE_DIRECTORY", state.to_str().unwrap())],
     );
+    service.program.wait_for_message("ready");
     let (status, scrape) = get(&format!("{}metrics", service.page));
     assert_eq!(status, 200, "{scrape}");
     let series: Vec<&str> = scrape.lines().filter(|line| !line.starts_with('#')).collect();

@@ -21,6 +21,7 @@ pub mod paths;
 mod publish_rate;
 pub mod push_status;
 pub mod queue;
+pub mod queue_status;
 pub mod retry;
 pub mod secret;
 pub mod sink_status;

@@ -1,8 +1,11 @@
 //! The status of the connection to an MQTT broker.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+
+use super::queue_status::QueueStatus;
 
 /// The status of MQTT: written by its thread, read by API and metrics.
 #[derive(Debug)]
@@ -12,8 +15,8 @@ pub struct MqttStatus {
     is_connected: AtomicBool,
     sent: AtomicU64,
     events_acknowledged: AtomicU64,
-    events_lost: AtomicU64,
-    events_queued: AtomicU64,
+    /// The queue of messages about events.
+    pub queue: Arc<QueueStatus>,
     failures: AtomicU64,
     reason: Mutex<Option<String>>,
 }
@@ -26,8 +29,7 @@ impl MqttStatus {
             is_connected: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             events_acknowledged: AtomicU64::new(0),
-            events_lost: AtomicU64::new(0),
-            events_queued: AtomicU64::new(0),
+            queue: Arc::default(),
             failures: AtomicU64::new(0),
             reason: Mutex::default(),
         }
@@ -50,12 +52,12 @@ impl MqttStatus {
 
     /// Messages about events that were lost: the queue was full, or they could not be stored.
     pub fn events_lost(&self) -> u64 {
-        self.events_lost.load(Ordering::Relaxed)
+        self.queue.lost()
     }
 
     /// Messages about events that wait for the broker.
     pub fn events_queued(&self) -> u64 {
-        self.events_queued.load(Ordering::Relaxed)
+        self.queue.waiting()
     }
 
     /// Failed attempts and lost connections.
@@ -98,11 +100,6 @@ impl MqttStatus {
 
     /// This number of messages about events was lost.
     pub fn add_lost(&self, events: u64) {
-        self.events_lost.fetch_add(events, Ordering::Relaxed);
-    }
-
-    /// Sets the number of messages about events that wait.
-    pub fn set_queued(&self, events: u64) {
-        self.events_queued.store(events, Ordering::Relaxed);
+        self.queue.add_lost(events);
     }
 }

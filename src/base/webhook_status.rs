@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::queue_status::QueueStatus;
+
 /// The status of one webhook: written by its thread, read by API and metrics.
 #[derive(Debug)]
 pub struct WebhookStatus {
@@ -13,17 +15,23 @@ pub struct WebhookStatus {
     sent: AtomicU64,
     failed: AtomicU64,
     dead: AtomicU64,
-    waiting: AtomicU64,
-    /// Counted by the queue of the messages.
-    lost: Arc<AtomicU64>,
+    /// The queue of messages that wait to be sent, or to be sent again.
+    pub queue: Arc<QueueStatus>,
+    /// Messages that were not put into it, because they came faster than the disk stores them.
+    missed: Arc<AtomicU64>,
     problem: Mutex<Option<String>>,
 }
 
 impl WebhookStatus {
-    /// `lost` counts the messages that its queue had no room for.
-    pub fn new(name: &str, lost: Arc<AtomicU64>) -> Self {
-        let (sent, failed, dead, waiting) = Default::default();
-        WebhookStatus { name: name.to_owned(), sent, failed, dead, waiting, lost, problem: Mutex::default() }
+    /// `missed` counts the messages that could not be put into its queue.
+    pub fn new(name: &str, missed: Arc<AtomicU64>) -> Self {
+        let (sent, failed, dead, queue) = Default::default();
+        WebhookStatus { name: name.to_owned(), sent, failed, dead, queue, missed, problem: Mutex::default() }
+    }
+
+    /// The webhook has other settings, with which nothing has failed yet.
+    pub fn forget_problem(&self) {
+        *self.problem.lock() = None;
     }
 
     /// The server has accepted a message. Returns whether the attempt before had failed.
@@ -43,11 +51,6 @@ impl WebhookStatus {
         self.dead.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Sets the number of messages that wait.
-    pub fn set_waiting(&self, messages: usize) {
-        self.waiting.store(messages as u64, Ordering::Relaxed);
-    }
-
     /// Messages that the server has accepted.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
@@ -65,12 +68,12 @@ impl WebhookStatus {
 
     /// Messages that wait to be sent, or to be sent again.
     pub fn waiting(&self) -> u64 {
-        self.waiting.load(Ordering::Relaxed)
+        self.queue.waiting()
     }
 
-    /// Messages that were lost because too many waited.
+    /// Messages that were lost, and are not in the dead-letter file.
     pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+        self.missed.load(Ordering::Relaxed) + self.queue.lost()
     }
 
     /// Why the last attempt failed; `None` while the webhook works.

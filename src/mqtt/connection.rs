@@ -11,13 +11,13 @@ use tokio::time::MissedTickBehavior;
 
 use super::client::{Client, KEEP_ALIVE, LARGEST_PACKET, Signal};
 use super::error::MqttError;
-use super::queue::EventQueue;
 use super::session::Session;
 use super::snapshots::Snapshots;
 use super::topics::Topics;
 use crate::base::mqtt_status::MqttStatus;
 use crate::base::retry::Retry;
 use crate::config::MqttConfig;
+use crate::outbox::EventQueue;
 use crate::view::ServiceView;
 
 /// How often states are compared with what was sent. Events wake the connection at once.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use rustls::pki_types::pem;
 
+use crate::outbox::QueueError;
+
 /// Why MQTT cannot be used, or not now.
 #[derive(Debug, thiserror::Error)]
 pub enum MqttError {
@@ -19,18 +21,4 @@ pub enum MqttError {
     /// The file of the queue cannot be used.
     #[error(transparent)]
     Queue(#[from] QueueError),
-}
-
-/// Why the queue on the disk cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum QueueError {
-    /// Its folder cannot be created.
-    #[error("{}: {source}", path.display())]
-    Folder { path: PathBuf, source: std::io::Error },
-    /// Its file cannot be opened, read or written.
-    #[error("{}: {source}", path.display())]
-    Database { path: PathBuf, source: rusqlite::Error },
-    /// The file was written by a newer version of Maskcast.
-    #[error("{}: has the version {version}, which this version of Maskcast does not know", path.display())]
-    Version { path: PathBuf, version: i64 },
 }

@@ -1,9 +1,9 @@
 //! MQTT: sends states, shares of classes, events and images to a broker (`[mqtt]`), and describes them for Home Assistant.
 //! `docs/mqtt.md` lists the topics.
 //!
-//! Two threads: `mqtt-queue` stores the messages about events on the disk (`queue`), so that a slow disk does not delay the
-//! connection; `mqtt` has the connection (`connection`). A message is removed from the disk when the broker has acknowledged
-//! it.
+//! Two threads: `mqtt-queue` stores the messages about events on the disk ([`outbox`](crate::outbox)), so that a slow disk does
+//! not delay the connection; `mqtt` has the connection (`connection`). A message is removed from the disk when the broker has
+//! acknowledged it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,6 +18,7 @@ use crate::base::mqtt_status::MqttStatus;
 use crate::base::stop::{Stop, WakeReason};
 use crate::config::MqttConfig;
 use crate::events::{EventMessage, EventPhase, EventReceiver};
+use crate::outbox::EventQueue;
 use crate::view::ServiceView;
 
 mod client;
@@ -25,16 +26,14 @@ mod connection;
 mod discovery;
 mod error;
 mod message;
-mod queue;
 mod retained;
 mod session;
 mod snapshots;
 mod tls;
 mod topics;
 
-pub use error::{MqttError, QueueError};
+pub use error::MqttError;
 pub use message::SharesMessage;
-pub use queue::EventQueue;
 pub use topics::Topics;
 
 /// Messages that are stored in one transaction.
@@ -76,7 +75,9 @@ impl Mqtt {
                 "MQTT events are lost at a restart while the broker is away: set mqtt.queue_dir to store them"
             );
         }
-        let queue = EventQueue::open(folder, u64::from(config.queue_size), Arc::clone(&status))?;
+        let file = folder.map(|folder| folder.join("mqtt.sqlite"));
+        let capacity = u64::from(config.queue_size);
+        let queue = EventQueue::open(file.as_deref(), capacity, Arc::clone(&status.queue), "mqtt")?;
         let queue = Arc::new(Mutex::new(queue));
         let (wake, events) = mpsc::unbounded_channel();
         let (stop_sending, stopping) = watch::channel(false);

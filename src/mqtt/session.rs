@@ -13,11 +13,11 @@ use parking_lot::Mutex;
 
 use super::client::{Client, Publication};
 use super::message::{SharesMessage, differ, labels_of};
-use super::queue::{Cursor, EventKey, EventQueue};
 use super::retained::{Retained, all_topics, descriptions, states};
 use super::topics::Topics;
 use crate::base::mqtt_status::MqttStatus;
 use crate::config::MqttConfig;
+use crate::outbox::{Cursor, EventKey, EventQueue};
 use crate::sink::StreamMask;
 use crate::view::{ServiceView, StreamView};
 

@@ -383,7 +383,7 @@ impl Service {
             left => tracing::error!("WebRTC viewers not stopped; their threads are abandoned: {left}"),
         }
         if webhooks_ended.is_ok_and(|ended| ended.recv_deadline(deadline).is_err()) {
-            tracing::warn!("webhooks have not stopped in time: messages that wait are lost");
+            tracing::warn!("webhooks have not stopped in time: messages that are not stored are lost");
         }
         if unloaded.is_ok_and(|unloaded| unloaded.recv_deadline(deadline).is_err()) {
             tracing::info!("model still loading at the stop; the service ends without it");

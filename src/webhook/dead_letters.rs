@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::delivery::Delivery;
 use crate::base::log_dedup;
-use crate::base::paths::state_folders;
-use crate::events::EventMessage;
 
 /// The name of the file in the state directory.
 const NAME: &str = "webhook-dead.jsonl";
@@ -44,30 +43,26 @@ struct DeadLetter<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     last_problem: Option<&'a str>,
     attempts: u32,
-    message: &'a EventMessage,
+    message: &'a Value,
 }
 
 impl DeadLetters {
-    /// The file in the service's state directory, `$STATE_DIRECTORY`.
-    pub(super) fn in_state_folder() -> Self {
-        let state = std::env::var_os("STATE_DIRECTORY").unwrap_or_default();
-        DeadLetters::new(state_folders(&state).next(), MAX_SIZE)
-    }
-
-    pub(super) fn new(folder: Option<PathBuf>, max_size: u64) -> Self {
-        DeadLetters { folder, max_size, lock: Mutex::default() }
+    /// The file in the state directory.
+    pub(super) fn new(folder: Option<PathBuf>) -> Self {
+        DeadLetters { folder, max_size: MAX_SIZE, lock: Mutex::default() }
     }
 
     /// Appends a message. An error is logged.
     pub(super) fn write(&self, webhook: &str, delivery: &Delivery, reason: &str) {
         let Some(folder) = &self.folder else { return };
+        let message = serde_json::from_str(&delivery.message.body).unwrap_or_default();
         let letter = DeadLetter {
             webhook,
             given_up: format!("{:.3}", Timestamp::now()),
             reason,
             last_problem: delivery.problem.as_deref(),
             attempts: delivery.attempts,
-            message: &delivery.message,
+            message: &message,
         };
         if let Err(error) = self.append(folder, &letter) {
             let text = format!("dead-letter file of webhooks not written: {}: {error}", folder.join(NAME).display());
@@ -90,21 +85,21 @@ impl DeadLetters {
 
 #[cfg(test)]
 mod tests {
-    use super::super::delivery::Backlog;
+    use std::sync::Arc;
+
+    use super::super::pending::Pending;
     use super::super::tests::message;
     use super::*;
+    use crate::events::EventHub;
 
     #[test]
     fn the_newest_dead_letters_are_kept_in_two_files_of_limited_size() {
         let folder = tempfile::tempdir().unwrap();
-        let letters = DeadLetters::new(Some(folder.path().to_path_buf()), 2000);
-        let mut backlog = Backlog::default();
-        for n in 0..40 {
-            backlog.add(message("gate", "blocked", &n.to_string()));
-        }
-        for delivery in backlog.take_all() {
-            letters.write("alarm", &delivery, "HTTP 400");
-        }
+        let letters = DeadLetters { max_size: 2000, ..DeadLetters::new(Some(folder.path().to_path_buf())) };
+        let pending = Pending::open("alarm", EventHub::default().queue(), None, &Arc::new(letters)).unwrap();
+        let messages: Vec<_> = (0..40).map(|n| message("gate", "blocked", &n.to_string())).collect();
+        pending.add(&messages);
+        pending.give_up_all("HTTP 400");
         let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
         let (older, newer) = (read(OLDER), read(NAME));
         assert!(older.len() <= 2000 && newer.len() <= 2000);

@@ -4,18 +4,43 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
+
 use crate::base::retry::Retry;
 use crate::config::WebhookConfig;
 use crate::events::{EventMessage, EventPhase};
+use crate::outbox::EventKey;
 
-/// Maximum number of messages that wait to be sent again. When there are more, the oldest is given up.
-const MAX_WAITING: usize = 1000;
+/// Maximum number of messages that wait to be sent. When there are more, the oldest is given up.
+pub(super) const MAX_WAITING: usize = 1000;
+
+/// A message as it is sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct WebhookMessage {
+    pub(super) event_id: String,
+    /// The JSON object.
+    pub(super) body: String,
+}
+
+impl WebhookMessage {
+    /// A message from the file of the queue.
+    ///
+    /// # Errors
+    /// It is not a JSON object with an id.
+    pub(super) fn from_json(json: Vec<u8>) -> Result<Self, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Id {
+            id: String,
+        }
+        let Id { id: event_id } = serde_json::from_slice(&json)?;
+        Ok(WebhookMessage { event_id, body: String::from_utf8_lossy(&json).into_owned() })
+    }
+}
 
 /// A message that has not been delivered yet.
 pub(super) struct Delivery {
-    /// Identifies it in the backlog.
-    pub(super) number: u64,
-    pub(super) message: Arc<EventMessage>,
+    pub(super) key: EventKey,
+    pub(super) message: Arc<WebhookMessage>,
     pub(super) since: Instant,
     pub(super) attempts: u32,
     /// When it is sent next.
@@ -25,11 +50,19 @@ pub(super) struct Delivery {
     pub(super) retry: Retry,
 }
 
+impl Delivery {
+    /// A message that is due now.
+    pub(super) fn new(key: EventKey, message: WebhookMessage) -> Self {
+        let now = Instant::now();
+        let message = Arc::new(message);
+        Delivery { key, message, since: now, attempts: 0, due: now, problem: None, retry: Retry::new() }
+    }
+}
+
 /// The messages that have not been delivered yet, the oldest first.
 #[derive(Default)]
 pub(super) struct Backlog {
     waiting: VecDeque<Delivery>,
-    numbers: u64,
 }
 
 /// Whether a message is for this webhook.
@@ -42,42 +75,21 @@ pub(super) fn wants(config: &WebhookConfig, message: &EventMessage) -> bool {
 
 impl Backlog {
     /// Adds a message. Returns the oldest one if there are too many.
-    pub(super) fn add(&mut self, message: Arc<EventMessage>) -> Option<Delivery> {
-        let now = Instant::now();
-        self.numbers += 1;
-        self.waiting.push_back(Delivery {
-            number: self.numbers,
-            message,
-            since: now,
-            attempts: 0,
-            due: now,
-            problem: None,
-            retry: Retry::new(),
-        });
+    pub(super) fn add(&mut self, key: EventKey, message: WebhookMessage) -> Option<Delivery> {
+        self.waiting.push_back(Delivery::new(key, message));
         if self.waiting.len() > MAX_WAITING { self.waiting.pop_front() } else { None }
     }
 
-    /// Adds a message, unless it waits already.
-    pub(super) fn add_once(&mut self, message: Arc<EventMessage>) {
-        if !self.waiting.iter().any(|delivery| Arc::ptr_eq(&delivery.message, &message)) {
-            self.add(message);
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// The number and the message of the first delivery that is due.
-    pub(super) fn due(&self, now: Instant) -> Option<(u64, Arc<EventMessage>)> {
+    /// The first delivery that is due.
+    pub(super) fn due(&self, now: Instant) -> Option<(EventKey, Arc<WebhookMessage>)> {
         let first = self.waiting.iter().find(|delivery| delivery.due <= now)?;
-        Some((first.number, Arc::clone(&first.message)))
+        Some((first.key, Arc::clone(&first.message)))
     }
 
-    /// The number and the message of the first delivery that was never tried, after the delivery of this number.
-    pub(super) fn untried(&self, after: u64) -> Option<(u64, Arc<EventMessage>)> {
-        let first = self.waiting.iter().find(|delivery| delivery.attempts == 0 && delivery.number > after)?;
-        Some((first.number, Arc::clone(&first.message)))
+    /// The first delivery that was never tried, after the delivery of this key.
+    pub(super) fn untried(&self, after: Option<EventKey>) -> Option<(EventKey, Arc<WebhookMessage>)> {
+        let first = self.waiting.iter().find(|delivery| delivery.attempts == 0 && Some(delivery.key) > after)?;
+        Some((first.key, Arc::clone(&first.message)))
     }
 
     /// When the next delivery is due.
@@ -86,14 +98,14 @@ impl Backlog {
     }
 
     /// Removes a delivery; `None` if it was removed before.
-    pub(super) fn remove(&mut self, number: u64) -> Option<Delivery> {
-        let at = self.waiting.iter().position(|delivery| delivery.number == number)?;
+    pub(super) fn remove(&mut self, key: EventKey) -> Option<Delivery> {
+        let at = self.waiting.iter().position(|delivery| delivery.key == key)?;
         self.waiting.remove(at)
     }
 
     /// Counts a failed attempt of a delivery, and delays its next one by its own pause, unless `shared`.
-    pub(super) fn postpone(&mut self, number: u64, problem: &str, shared: bool) {
-        let Some(delivery) = self.waiting.iter_mut().find(|delivery| delivery.number == number) else { return };
+    pub(super) fn postpone(&mut self, key: EventKey, problem: &str, shared: bool) {
+        let Some(delivery) = self.waiting.iter_mut().find(|delivery| delivery.key == key) else { return };
         delivery.attempts += 1;
         delivery.problem = Some(problem.to_owned());
         if !shared {
@@ -111,13 +123,5 @@ impl Backlog {
 
     pub(super) fn take_all(&mut self) -> Vec<Delivery> {
         std::mem::take(&mut self.waiting).into()
-    }
-}
-
-impl From<Vec<Delivery>> for Backlog {
-    /// Those that were waiting in the order in which they are.
-    fn from(left: Vec<Delivery>) -> Self {
-        let numbers = left.iter().map(|delivery| delivery.number).max().unwrap_or_default();
-        Backlog { waiting: left.into(), numbers }
     }
 }

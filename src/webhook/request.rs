@@ -9,10 +9,10 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, http};
 
+use super::delivery::WebhookMessage;
 use super::resolver::{GuardedResolver, InternalAddress};
 use crate::base::secret::Secret;
 use crate::config::WebhookConfig;
-use crate::events::EventMessage;
 
 /// The longest time in `Retry-After` that is waited for.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
@@ -57,20 +57,16 @@ impl WebhookClient {
     }
 
     /// Sends a message; takes this long at most, and no longer than the configured timeout.
-    pub(super) fn send(&self, message: &EventMessage, limit: Duration) -> Outcome {
-        let body = match serde_json::to_string(message) {
-            Ok(body) => body,
-            Err(error) => return Outcome::Refused(format!("the message cannot be written: {error}")),
-        };
+    pub(super) fn send(&self, message: &WebhookMessage, limit: Duration) -> Outcome {
         let timestamp = Timestamp::now().as_second().to_string();
         let mut request = http::Request::post(&self.url)
             .header("content-type", "application/json")
             .header("x-maskcast-timestamp", &timestamp)
-            .header("x-maskcast-event-id", &*message.event.id);
+            .header("x-maskcast-event-id", &message.event_id);
         if let Some(secret) = &self.secret {
-            request = request.header("x-maskcast-signature", signature(secret, &timestamp, &body));
+            request = request.header("x-maskcast-signature", signature(secret, &timestamp, &message.body));
         }
-        let request = match request.body(body) {
+        let request = match request.body(message.body.as_str()) {
             Ok(request) => request,
             Err(error) => return Outcome::Refused(format!("the request cannot be made: {error}")),
         };

@@ -108,8 +108,7 @@ fn read(stream: &TcpStream) -> Option<Request> {
 }
 
 fn webhooks(hub: &Arc<EventHub>, folder: &Path) -> Webhooks {
-    let dead_letters = Arc::new(DeadLetters::new(Some(folder.to_path_buf()), 100_000));
-    Webhooks { hub: Arc::clone(hub), dead_letters, running: Vec::new() }
+    Webhooks::in_folder(Arc::clone(hub), Some(folder.to_path_buf()))
 }
 
 fn config(url: &str) -> WebhookConfig {
@@ -182,10 +181,8 @@ fn a_message_that_failed_is_sent_again_and_others_meanwhile() {
 #[test]
 fn a_server_that_accepts_nothing_gets_every_message_later() {
     let (hub, folder) = (Arc::new(EventHub::default()), tempfile::tempdir().unwrap());
-    // No server listens on the port of a listener that was dropped.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut hooks = webhooks(&hub, folder.path());
-    hooks.set(&[config(&format!("http://{port}/hook?token=hunter2"))]).unwrap();
+    hooks.set(&[config(&nowhere())]).unwrap();
     for n in 0..5 {
         send(&hub, &message("gate", "blocked", &n.to_string()));
     }
@@ -216,18 +213,156 @@ fn messages_that_cannot_be_delivered_are_kept_in_a_file() {
     assert_eq!([&letters[0]["reason"], &letters[1]["reason"]], ["HTTP 410", "HTTP 307: redirects are not followed"]);
     assert_eq!((&letters[0]["message"]["id"], &letters[0]["attempts"]), (&"1".into(), &1.into()));
     assert_eq!([server.next().id(), server.next().id()], ["1 start", "2 start"]);
-    // The server goes away: what waits at the stop is kept too.
+    // The server goes away, and the webhook is removed.
     server.answers.send("503 Service Unavailable\r\nRetry-After: 300").unwrap();
     send(&hub, &message("gate", "blocked", "3"));
     let status = hooks.status();
     until("it waits", || status[0].failed() == 3);
     assert_eq!(server.next().id(), "3 start", "the others are not sent again");
-    hooks.stop();
+    hooks.set(&[]).unwrap();
     let text = std::fs::read_to_string(folder.path().join("webhook-dead.jsonl")).unwrap();
     let last = &dead(folder.path())[2];
-    assert_eq!((&last["message"]["id"], &last["reason"]), (&"3".into(), &"the service has stopped".into()));
-    assert_eq!(last["last_problem"], "HTTP 503");
+    assert_eq!((&last["message"]["id"], &last["reason"]), (&"3".into(), &"the webhook was removed".into()));
+    assert_eq!((&last["last_problem"], &last["attempts"]), (&"HTTP 503".into(), &1.into()));
     assert!(!text.contains("hunter2") && !text.contains("s3cret"), "{text}");
+    assert_eq!(files(folder.path()), ["webhook-dead.jsonl"], "its queue is deleted");
+}
+
+/// The names of the files in a folder.
+fn files(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// The address of a port on which no server listens: that of a listener that was dropped.
+fn nowhere() -> String {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    format!("http://{port}/hook?token=hunter2")
+}
+
+fn ids(server: &HookServer, count: usize) -> Vec<String> {
+    (0..count).map(|_| server.next().id()).collect()
+}
+
+fn starts(ids: std::ops::Range<usize>) -> Vec<String> {
+    ids.map(|id| format!("{id} start")).collect()
+}
+
+#[test]
+fn messages_that_wait_are_sent_after_a_restart_in_their_order() {
+    let (hub, folder) = (Arc::new(EventHub::default()), tempfile::tempdir().unwrap());
+    let mut hooks = webhooks(&hub, folder.path());
+    hooks.set(&[config(&nowhere())]).unwrap();
+    (0..5).for_each(|n| send(&hub, &message("gate", "blocked", &n.to_string())));
+    let status = hooks.status();
+    until("an attempt has failed", || status[0].failed() > 0 && status[0].waiting() == 5);
+    assert_eq!(status[0].queue.is_stored(), Some(true));
+    hooks.stop();
+    assert!(dead(folder.path()).is_empty());
+    let stored = std::fs::read(folder.path().join("webhook-alarm.sqlite")).unwrap();
+    assert!(!stored.windows(7).any(|bytes| bytes == b"hunter2"), "the address is not stored");
+
+    let server = HookServer::start();
+    let mut hooks = webhooks(&hub, folder.path());
+    hooks.set(&[config(&server.url)]).unwrap();
+    let status = hooks.status();
+    assert_eq!(ids(&server, 5), starts(0..5));
+    send(&hub, &message("gate", "blocked", "5"));
+    assert_eq!(server.next().id(), "5 start");
+    until("all are delivered", || status[0].sent() == 6 && status[0].waiting() == 0);
+    hooks.stop();
+
+    // What was delivered is not sent again.
+    let mut hooks = webhooks(&hub, folder.path());
+    hooks.set(&[config(&server.url)]).unwrap();
+    assert_eq!(hooks.status()[0].waiting(), 0);
+    send(&hub, &message("gate", "blocked", "6"));
+    assert_eq!(server.next().id(), "6 start");
+}
+
+#[test]
+fn messages_of_a_webhook_that_was_removed_while_the_service_was_stopped_are_given_up() {
+    let (hub, folder) = (Arc::new(EventHub::default()), tempfile::tempdir().unwrap());
+    let mut hooks = webhooks(&hub, folder.path());
+    hooks.set(&[config(&nowhere())]).unwrap();
+    (0..3).for_each(|n| send(&hub, &message("gate", "blocked", &n.to_string())));
+    let status = hooks.status();
+    until("they are stored", || status[0].waiting() == 3);
+    hooks.stop();
+    let other = WebhookConfig { name: "other".into(), ..config(&nowhere()) };
+    webhooks(&hub, folder.path()).set(&[other]).unwrap();
+    let letters = dead(folder.path());
+    let of = |letter: &Value| (letter["webhook"].clone(), letter["message"]["id"].clone(), letter["reason"].clone());
+    let expected = |id: &str| ("alarm".into(), id.into(), "the webhook was removed".into());
+    assert_eq!(letters.iter().map(of).collect::<Vec<_>>(), ["0", "1", "2"].map(expected));
+    assert!(!files(folder.path()).iter().any(|name| name.contains("alarm")), "{:?}", files(folder.path()));
+}
+
+#[test]
+fn a_queue_that_cannot_be_stored_delays_nothing() {
+    let (hub, folder, server) = (Arc::new(EventHub::default()), tempfile::tempdir().unwrap(), HookServer::start());
+    std::fs::write(folder.path().join("webhook-alarm.sqlite"), "not a database, but of some length".repeat(100))
+        .unwrap();
+    let mut hooks = webhooks(&hub, folder.path());
+    hooks.set(&[config(&server.url)]).unwrap();
+    let status = hooks.status();
+    assert_eq!(status[0].queue.is_stored(), Some(false));
+    (0..3).for_each(|n| send(&hub, &message("gate", "blocked", &n.to_string())));
+    assert_eq!(ids(&server, 3), starts(0..3));
+    server.answers.send("503 Service Unavailable\r\nRetry-After: 300").unwrap();
+    send(&hub, &message("gate", "blocked", "3"));
+    until("it waits", || status[0].failed() == 1);
+    // Only these are given up at the stop.
+    hooks.stop();
+    let letters = dead(folder.path());
+    assert_eq!((letters.len(), &letters[0]["message"]["id"]), (1, &"3".into()));
+    assert_eq!(
+        (&letters[0]["reason"], &letters[0]["last_problem"]),
+        (&"the service has stopped".into(), &"HTTP 503".into())
+    );
+    // A file that is not a queue is not deleted, though its webhook does not exist.
+    webhooks(&hub, folder.path()).set(&[]).unwrap();
+    assert!(files(folder.path()).contains(&"webhook-alarm.sqlite".to_owned()));
+}
+
+#[test]
+fn the_oldest_message_is_given_up_when_too_many_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let letters = Arc::new(DeadLetters::new(Some(folder.path().to_path_buf())));
+    let open = || Pending::open("alarm", EventHub::default().queue(), Some(folder.path()), &letters).unwrap();
+    let pending = open();
+    let most = delivery::MAX_WAITING;
+    let messages: Vec<_> = (0..most + 3).map(|n| message("gate", "blocked", &n.to_string())).collect();
+    messages.chunks(100).for_each(|messages| pending.add(messages));
+    let given_up: Vec<Value> = dead(folder.path()).iter().map(|letter| letter["message"]["id"].clone()).collect();
+    assert_eq!(given_up, ["0", "1", "2"]);
+    assert_eq!(dead(folder.path())[0]["reason"], "too many messages wait");
+    assert_eq!((pending.status.waiting(), pending.status.dead(), pending.status.lost()), (most as u64, 3, 0));
+    drop(pending);
+    let pending = open();
+    let (_, first) = pending.backlog.lock().untried(None).unwrap();
+    assert_eq!((first.event_id.as_str(), pending.status.waiting()), ("3", most as u64));
+}
+
+#[test]
+fn messages_are_stored_while_a_request_has_no_answer() {
+    let (hub, folder) = (Arc::new(EventHub::default()), tempfile::tempdir().unwrap());
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut hooks = webhooks(&hub, folder.path());
+    hooks.set(&[config(&format!("http://{}/", silent.local_addr().unwrap()))]).unwrap();
+    send(&hub, &message("gate", "blocked", "0"));
+    let (_connection, _) = silent.accept().unwrap();
+    (1..20).for_each(|n| send(&hub, &message("gate", "blocked", &n.to_string())));
+    // As a process that is killed now leaves them.
+    let read = || {
+        let letters = Arc::new(DeadLetters::new(None));
+        let copy = Pending::open("alarm", EventHub::default().queue(), Some(folder.path()), &letters).unwrap();
+        copy.status.waiting()
+    };
+    until("all are in the file", || read() == 20);
+    assert_eq!(hooks.status()[0].failed(), 0, "the request has no answer yet");
 }
 
 #[test]
@@ -236,14 +371,15 @@ fn a_message_is_given_up_after_its_time() {
     for _ in 0..100 {
         server.answers.send("500 Internal Server Error").unwrap();
     }
-    let events = Arc::new(hub.queue());
-    let status = Arc::new(WebhookStatus::new("alarm", Arc::clone(&events.lost)));
-    let letters = Arc::new(DeadLetters::new(Some(folder.path().to_path_buf()), 100_000));
-    let (backlog, stop) = (Arc::new(Mutex::new(Backlog::default())), Stop::default());
-    let worker = Worker::new(config(&server.url), events, backlog, Arc::clone(&status), letters, stop.clone());
+    let letters = Arc::new(DeadLetters::new(Some(folder.path().to_path_buf())));
+    let pending = Arc::new(Pending::open("alarm", hub.queue(), Some(folder.path()), &letters).unwrap());
+    let (stop, status) = (Stop::default(), Arc::clone(&pending.status));
+    let (wake, woken) = unbounded();
+    pending.add(&[message("gate", "blocked", "1")]);
+    wake.send(()).unwrap();
+    let worker = Worker::new(config(&server.url), pending, woken, stop.clone());
     let worker = worker.giving_up_after(Duration::from_secs(1));
     let thread = std::thread::spawn(move || worker.run());
-    send(&hub, &message("gate", "blocked", "1"));
     until("it is in the file", || dead(folder.path()).len() == 1);
     let letter = &dead(folder.path())[0];
     assert_eq!((&letter["reason"], &letter["last_problem"]), (&"not accepted in time".into(), &"HTTP 500".into()));
@@ -263,5 +399,8 @@ fn a_webhook_whose_server_hangs_does_not_delay_the_stop() {
     let asked = Instant::now();
     hooks.stop();
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
-    assert_eq!(dead(folder.path())[0]["message"]["id"], "1");
+    let server = HookServer::start();
+    let mut hooks = webhooks(&hub, folder.path());
+    hooks.set(&[config(&server.url)]).unwrap();
+    assert_eq!(server.next().id(), "1 start", "it is sent after the next start");
 }

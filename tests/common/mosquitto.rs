@@ -32,7 +32,8 @@ impl Broker {
         std::fs::create_dir_all(&folder).unwrap();
         let access = if more.contains("password_file") { "" } else { "allow_anonymous true\n" };
         let text = format!(
-            "listener {port} 127.0.0.1\npersistence true\npersistence_location {}/\nmax_queued_messages 0\n{access}{more}\n",
+            "listener {port} 127.0.0.1\npersistence true\npersistence_location {}/\nmax_queued_messages 0\nlog_type all\n\
+             {access}{more}\n",
             folder.display()
         );
         std::fs::write(folder.join("mosquitto.conf"), text).unwrap();
@@ -51,9 +52,29 @@ impl Broker {
                 std::fs::write(&path, format!("user root\n{text}")).unwrap();
             }
         }
-        let quiet = std::fs::File::create(self.folder.join("log")).unwrap();
-        self.process = Some(Guard::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(quiet)));
+        let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
+        self.process = Some(Guard::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log)));
         until("the broker listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).ok());
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
+    /// How many messages on a topic it has received, over all its runs.
+    pub fn received(&self, topic: &str) -> usize {
+        self.count(|line| line.contains(": Received PUBLISH from ") && line.contains(&format!(", '{topic}', ")))
+    }
+
+    /// How many messages on a topic it has sent to a client again, because the client had not acknowledged them.
+    pub fn repeated(&self, client: &str, topic: &str) -> usize {
+        self.count(|line| {
+            line.contains(&format!(": Sending PUBLISH to {client} (d1, ")) && line.contains(&format!(", '{topic}', "))
+        })
+    }
+
+    fn count(&self, is_counted: impl Fn(&str) -> bool) -> usize {
+        std::fs::read_to_string(self.log()).unwrap().lines().filter(|line| is_counted(line)).count()
     }
 
     /// Stops its process until it is killed: connections remain, and nothing is read from them.

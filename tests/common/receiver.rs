@@ -26,7 +26,11 @@ impl Request {
 /// An HTTP server that gives these answers, then 204: its address `HOST:PORT`, and what it receives.
 pub fn receive(answers: &'static [&'static str]) -> (String, Receiver<Request>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
+    (listener.local_addr().unwrap().to_string(), serve(listener, answers))
+}
+
+/// The same on this listener.
+pub fn serve(listener: TcpListener, answers: &'static [&'static str]) -> Receiver<Request> {
     let (sender, requests) = unbounded();
     std::thread::spawn(move || {
         for (n, stream) in listener.incoming().enumerate() {
@@ -40,7 +44,7 @@ pub fn receive(answers: &'static [&'static str]) -> (String, Receiver<Request>) 
             }
         }
     });
-    (address, requests)
+    requests
 }
 
 fn read_request(stream: &TcpStream) -> Option<Request> {

@@ -13,6 +13,8 @@ struct MessageOutput {
     sent: u64,
     lost: u64,
     waiting: Option<u64>,
+    /// Whether messages that wait can be stored on the disk; `None` without a file for them.
+    stored: Option<bool>,
     failures: u64,
     works: bool,
 }
@@ -43,6 +45,12 @@ pub(super) fn messages(view: &ServiceView, streams: &[Arc<StreamView>], out: &mu
         Some((labels, output.waiting? as f64))
     });
     out.gauges("maskcast_messages_waiting", "Messages about events that wait for an output.", waiting);
+    let stored = labelled.iter().filter_map(|(labels, output)| {
+        let labels = labels.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        Some((labels, f64::from(u8::from(output.stored?))))
+    });
+    let help = "1 while messages that wait for an output are on the disk; 0 if they would be lost at a restart.";
+    out.gauges("maskcast_message_queue_stored", help, stored);
     if let Some(history) = view.history() {
         let bytes = history.status.bytes() as f64;
         out.gauges("maskcast_history_bytes", "Size of the database of the history.", [(Vec::new(), bytes)]);
@@ -62,6 +70,7 @@ fn outputs(view: &ServiceView) -> Vec<MessageOutput> {
         sent: mqtt.sent(),
         lost: mqtt.events_lost(),
         waiting: Some(mqtt.events_queued()),
+        stored: mqtt.queue.is_stored(),
         failures: mqtt.failures(),
         works: mqtt.is_connected(),
     });
@@ -72,6 +81,7 @@ fn outputs(view: &ServiceView) -> Vec<MessageOutput> {
         sent: webhook.sent(),
         lost: webhook.lost() + webhook.dead(),
         waiting: Some(webhook.waiting()),
+        stored: webhook.queue.is_stored(),
         failures: webhook.failed(),
         works: webhook.problem().is_none(),
     });
@@ -81,6 +91,7 @@ fn outputs(view: &ServiceView) -> Vec<MessageOutput> {
         sent: history.status.stored(),
         lost: history.status.lost(),
         waiting: None,
+        stored: None,
         failures: history.status.failures(),
         works: history.status.problem().is_none(),
     });
