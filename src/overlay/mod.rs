@@ -143,8 +143,12 @@ impl Overlay {
         let hidden = if self.style == Style::MaskOnly { black(color) } else { BlendCoefficients::CLEAR };
         let opacity = |weight: Weight| match self.style {
             Style::Tint => self.alpha * weight.get() as f32,
-            // Thin lines need about twice the opacity of areas to be as visible.
-            Style::Contour => 2.0 * self.alpha * weight.get() as f32,
+            // Thin lines need about twice the opacity of areas to be as visible: that of two layers, which is also opaque
+            // only at 1.
+            Style::Contour => {
+                let transparency = 1.0 - self.alpha * weight.get() as f32;
+                1.0 - transparency * transparency
+            }
             Style::MaskOnly => 1.0,
         };
         let drawn: Vec<Option<(Rgb, f32)>> =

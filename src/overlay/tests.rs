@@ -286,6 +286,38 @@ fn alpha_goes_from_invisible_to_opaque() {
 }
 
 #[test]
+fn a_higher_opacity_is_visible_in_both_styles_over_the_whole_range() {
+    let halves = mask(40, 25, |x, _| if x < 20 { CAR } else { ROAD });
+    let weights = vec![("car".to_owned(), Weight::try_from(0.5).unwrap())];
+    // Less than two pixels a cell: contours are drawn by the cells.
+    for (style, (width, height)) in
+        [Style::Tint, Style::Contour].into_iter().flat_map(|style| [(320, 200), (60, 40)].map(|size| (style, size)))
+    {
+        let source = source(VideoInfo::new(PixelFormat::I420, width, height), 0);
+        let before = samples(&source);
+        let change = |alpha: f32, weights: &[(String, Weight)]| {
+            let config = OverlayConfig {
+                style,
+                alpha,
+                weights: weights.to_vec(),
+                legend: config::Legend::Off,
+                ..OverlayConfig::default()
+            };
+            let after = samples(&drawn(&mut Overlay::new(&config, &labels()).unwrap(), &source, Some(&halves), 0));
+            let difference = |plane: usize| {
+                after[plane].iter().zip(&before[plane]).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>()
+            };
+            (0..3).map(difference).sum::<u64>()
+        };
+        for weights in [&[][..], &weights] {
+            let changes: Vec<u64> = (0..=10).map(|tenth| change(tenth as f32 / 10.0, weights)).collect();
+            assert_eq!(changes[0], 0, "{style:?} {width}x{height}");
+            assert!(changes.is_sorted_by(|a, b| a < b), "{style:?} {width}x{height}: {changes:?}");
+        }
+    }
+}
+
+#[test]
 fn colours_follow_the_colorimetry_of_the_frame() {
     let mask = mask(8, 8, |_, _| CAR);
     let mut overlay = overlay(Style::MaskOnly, 0.45, false);
@@ -356,7 +388,7 @@ fn contours_in_small_images_are_drawn_near_other_classes() {
     for (mask, (width, height)) in [&blobs, &fine].into_iter().flat_map(|m| SMALL.map(|size| (m, size))) {
         let reach = contour::line_width(height);
         let source = source(VideoInfo::new(PixelFormat::I420, width, height), 0);
-        let result = drawn(&mut overlay(Style::Contour, 0.5, false), &source, Some(mask), 0);
+        let result = drawn(&mut overlay(Style::Contour, 1.0, false), &source, Some(mask), 0);
         let classes = mask.resized(width, height);
         let (before, after) = (samples(&source), samples(&result));
         for (n, &class) in classes.iter().enumerate() {
