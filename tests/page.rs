@@ -7,6 +7,8 @@ mod history;
 mod history_fixture;
 #[path = "page/page_test.rs"]
 mod page_test;
+#[path = "page/screenshot.rs"]
+mod screenshot;
 #[path = "page/zones.rs"]
 mod zones;
 
@@ -15,7 +17,7 @@ use std::time::Instant;
 
 use common::browser::ConsoleLog;
 use common::program::{maskcast, run};
-use common::service::folder;
+use common::service::{folder, write_model};
 use fantoccini::key::Key;
 use page_test::PageTest;
 use serde_json::{Value, json};
@@ -75,16 +77,19 @@ async fn video_moves_and_offline_cameras_show_the_reason() {
     let legend = test.until("the legend", legend).await;
     assert_eq!(legend, json!([["red", "true"], ["green", "false"], ["blue", "true"]]));
 
-    // No violation of the content security policy and no error; the offline camera causes none. A service without history
-    // answers its paths with 404, which browsers log.
+    // A stream without frames has no rate.
+    test.run("location.hash = '#/dead'; return 1;").await;
+    let rate = "const rate = document.querySelector('[data-fact=Rate] dd')?.textContent;
+        return document.getElementById('detail-name').textContent === 'dead' && document.getElementById('detail-facts').textContent === '' && rate;";
+    assert_eq!(test.until("the facts of the offline stream", rate).await, "–");
+    test.run("location.hash = '#/ball'; return 1;").await;
+    test.until_moving("ball").await;
+
+    // No violation of the content security policy and no error, neither by the offline camera nor without a history.
+    let history = "return document.getElementById('shares-hint').textContent.startsWith('The history is off');";
+    test.until("the page says that there is no history", history).await;
     let log = test.browser.client.issue_cmd(ConsoleLog).await.unwrap();
-    let is_history = |entry: &Value| {
-        let text = entry["message"].as_str().unwrap_or_default();
-        let paths = ["/api/v1/events?", "/history?"];
-        text.contains("status of 404") && paths.iter().any(|path| text.contains(path))
-    };
-    let severe = log.as_array().unwrap().iter().filter(|entry| entry["level"] == "SEVERE" && !is_history(entry));
-    let severe: Vec<&Value> = severe.collect();
+    let severe: Vec<&Value> = log.as_array().unwrap().iter().filter(|entry| entry["level"] == "SEVERE").collect();
     assert!(severe.is_empty(), "{severe:?}");
 
     // The page shows that the service does not respond.
@@ -180,9 +185,50 @@ async fn the_strength_of_a_class_and_the_legend_can_be_changed() {
     )
     .await;
 
+    // Its number is beside it.
+    let number = "return document.querySelector('[data-strength=red]').textContent;";
+    assert_eq!(test.run(number).await, "100 %");
+
     // The strength of a hidden class has no effect.
     test.click("[data-class=red]").await;
     test.until("its strength cannot be set", "return document.querySelector('[data-weight=red]').disabled;").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rest_of_the_frame_is_not_shown_with_all_classes() {
+    let folder = folder();
+    let labels =
+        r#"[{"name":"other","color":[0,255,0]},{"name":"green","color":[0,128,0]},{"name":"blue","color":[0,0,255]}]"#;
+    // Every pixel of a red image has the first class.
+    write_model(&folder.path().join("channels.onnx"), labels, true);
+    let config = "[[stream]]\nname = \"gate\"\nsource = \"test://red?width=320&height=180&fps=10\"\n\
+                  overlay = { alpha = 1.0, legend = false }\n";
+    let test = PageTest::open_in(folder, config).await;
+    test.go("#/gate").await;
+    let shown = |expected: &str| {
+        format!(
+            "return [...document.querySelectorAll('.class[data-class]')].filter((button) => button.ariaPressed === 'true')
+                .map((button) => button.dataset.class).join() === '{expected}';"
+        )
+    };
+    test.until("it is hidden by default", &shown("green,blue")).await;
+    test.until_color("gate", "red").await;
+    test.click("#none").await;
+    test.until("no class is shown", &shown("")).await;
+    test.click("#all").await;
+    test.until("all but the rest are shown", &shown("green,blue")).await;
+    // Also in the service, once it has the change.
+    tokio::task::block_in_place(|| {
+        common::program::until("the service hides it", || {
+            let overlay = common::http::get_json(&format!("{}api/v1/streams/gate/overlay", test.service.page));
+            (overlay["hide"] == json!(["other"])).then_some(())
+        })
+    });
+    test.until_color("gate", "red").await;
+    // Chosen by itself, it is drawn.
+    test.click("[data-class=other]").await;
+    test.until("it is shown", &shown("other,green,blue")).await;
+    test.until_color("gate", "green").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -64,7 +64,7 @@ pub use load::{load, parse, parse_partly, read};
 pub use markdown::markdown;
 pub use model::{ModelConfig, Provider, Require};
 pub use mqtt::{Broker, MqttConfig};
-pub use overlay::{Legend, OverlayConfig, Style, hex};
+pub use overlay::{Legend, OverlayConfig, Style, hex, is_rest};
 pub use overlay_patch::{overlay_difference, overlay_object, patched_overlay};
 pub use path::folder_of;
 pub use plain_passwords::readable_passwords;

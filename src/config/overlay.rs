@@ -140,13 +140,18 @@ impl Default for OverlayConfig {
 /// Names of classes that stand for the rest of the frame, and are not drawn unless `hide` is set.
 const REST: [&str; 5] = ["background", "other", "void", "unlabeled", "unlabelled"];
 
+/// Whether a class of this name stands for the rest of the frame.
+pub fn is_rest(name: &str) -> bool {
+    // LabelMe writes `_background_`, torchvision `__background__`.
+    REST.iter().any(|rest| name.trim_matches('_').eq_ignore_ascii_case(rest))
+}
+
 impl OverlayConfig {
     /// Whether the class of this name is in `hide`, or hidden by default.
     pub fn hides(&self, name: &str) -> bool {
         match &self.hide {
             Some(hidden) => hidden.iter().any(|hidden| hidden == name),
-            // LabelMe writes `_background_`, torchvision `__background__`.
-            None => REST.iter().any(|rest| name.trim_matches('_').eq_ignore_ascii_case(rest)),
+            None => is_rest(name),
         }
     }
 

@@ -182,6 +182,9 @@ struct LegendReport {
     color: String,
     /// Whether the class is hidden (`overlay.hide`).
     hidden: bool,
+    /// Whether the class stands for the rest of the frame (`background`, `other`, `void`, `unlabeled`), and is hidden without
+    /// `overlay.hide`.
+    rest: bool,
     /// How strongly the class is drawn: a factor of `overlay.alpha`, 0 (not drawn) to 1.
     #[schema(value_type = f64, minimum = 0, maximum = 1, example = 0.4)]
     weight: Weight,
@@ -198,7 +201,7 @@ struct Links {
     whep: String,
 }
 
-/// Name, version and uptime of the service.
+/// Name, version and uptime of the service, and what it offers.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Version)]
 pub(super) struct VersionReport {
@@ -208,6 +211,8 @@ pub(super) struct VersionReport {
     version: &'static str,
     /// Seconds since the service started.
     uptime_s: f64,
+    /// Whether the service stores a history: events, and the shares of the classes.
+    history: bool,
 }
 
 /// List the streams
@@ -247,7 +252,7 @@ pub(super) async fn stream(named: NamedStream, headers: HeaderMap) -> Json<Strea
 
 /// Show the version
 ///
-/// Name and version of the program, and how long the service has been running.
+/// Name and version of the program, how long the service has been running, and whether it has a history.
 #[utoipa::path(
     get,
     path = "/api/v1/version",
@@ -260,6 +265,7 @@ pub(super) async fn version(State(app): State<SharedApp>) -> Json<VersionReport>
         name: env!("CARGO_PKG_NAME"),
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: tenths(app.view.started.elapsed().as_secs_f64()),
+        history: app.view.history().is_some(),
     })
 }
 
@@ -341,7 +347,8 @@ fn sink_report(sink: &SinkStatus) -> SinkReport {
 }
 
 fn legend(entry: &LegendEntry) -> LegendReport {
-    LegendReport { name: entry.name.clone(), color: hex(entry.color), hidden: entry.hidden, weight: entry.weight }
+    let LegendEntry { name, color, hidden, rest, weight } = entry.clone();
+    LegendReport { name, color: hex(color), hidden, rest, weight }
 }
 
 pub(super) fn tenths(value: f64) -> f64 {

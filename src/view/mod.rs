@@ -20,7 +20,7 @@ use request::{Change, ChangeOutcome, ChangeRefusal, ChangeRequest};
 use crate::base::mqtt_status::MqttStatus;
 use crate::base::status::{Status, StreamState};
 use crate::base::webhook_status::WebhookStatus;
-use crate::config::{SourceHost, SourceUri, StreamConfig, ZoneConfig};
+use crate::config::{SourceHost, SourceUri, StreamConfig, ZoneConfig, is_rest};
 use crate::events::{EventHub, Rule, StreamEvents};
 use crate::frame::{Label, Labels, Rgb, Weight};
 use crate::history::{History, HistoryStream, StreamMinutes};
@@ -77,6 +77,8 @@ pub struct LegendEntry {
     pub name: String,
     pub color: Rgb,
     pub hidden: bool,
+    /// Whether it stands for the rest of the frame: the class `other`, for instance.
+    pub rest: bool,
     pub weight: Weight,
 }
 
@@ -338,6 +340,7 @@ impl StreamView {
             name: label.name.clone(),
             color: overlay.color_of(label),
             hidden: overlay.hides(&label.name),
+            rest: is_rest(&label.name),
             weight: overlay.weight_of(label),
         };
         labels.iter().map(entry).collect()

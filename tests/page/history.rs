@@ -7,6 +7,7 @@ use jiff::{Timestamp, ToSpan};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::common::browser::ConsoleLog;
 use super::common::program::until;
 use super::common::service::folder;
 use super::history_fixture::HistoryFixture;
@@ -28,7 +29,8 @@ const ZONE: &str = "\"><script>harmed=1</script>";
 
 /// The page behind the fixture, and the fixture.
 async fn open(folder: TempDir, streams: &str) -> (PageTest, HistoryFixture) {
-    let mut test = PageTest::open_in(folder, streams).await;
+    // The page requests the history only from a service that has one.
+    let mut test = PageTest::open_in(folder, &format!("[history]\ndir = \"history\"\n{streams}")).await;
     let fixture = HistoryFixture::start(&test.service.page).await;
     test.service.page.clone_from(&fixture.page);
     (test, fixture)
@@ -205,6 +207,13 @@ async fn without_history_the_page_says_so_and_shows_the_events_of_the_service() 
     let now = "return document.querySelector('#events-list .badge.on')?.textContent === 'now' && document.querySelector('#events-list b').textContent === 'red-seen';";
     test.until("the event that lasts", now).await;
     test.until("its share", "return document.querySelector('[data-share=red]').textContent === '100.0\\u00a0%';").await;
+    // Another range or zone does not request it either: browsers log requests that fail.
+    test.click("#events-range input[value=day]").await;
+    test.click("#shares-range input[value=week]").await;
+    test.until("the hint", "return !document.getElementById('shares-hint').hidden;").await;
+    let log = test.browser.client.issue_cmd(ConsoleLog).await.unwrap();
+    let severe: Vec<&Value> = log.as_array().unwrap().iter().filter(|entry| entry["level"] == "SEVERE").collect();
+    assert!(severe.is_empty(), "{severe:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,6 +18,9 @@ use tokio::sync::broadcast;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::BroadcastStream;
 
+/// A share by the hours before now.
+pub type Curve = Box<dyn Fn(f64) -> f64 + Send>;
+
 type Parameters = Query<std::collections::BTreeMap<String, String>>;
 
 /// The page's address, and what the server answers.
@@ -33,6 +36,8 @@ struct Shared {
     client: Client<HttpConnector, Body>,
     /// Event records, the newest first.
     events: Mutex<Vec<Value>>,
+    /// Names of classes and their shares; without any, see [`history`].
+    shares: Mutex<Vec<(&'static str, Curve)>>,
     /// Queries of the history of shares.
     queries: Mutex<Vec<Value>>,
     live_events: broadcast::Sender<String>,
@@ -46,6 +51,7 @@ impl HistoryFixture {
             behind: behind.trim_end_matches('/').trim_start_matches("http://").to_owned(),
             client: Client::builder(TokioExecutor::new()).build(HttpConnector::new()),
             events: Mutex::default(),
+            shares: Mutex::default(),
             queries: Mutex::default(),
             live_events: broadcast::channel(64).0,
             live_masks: broadcast::channel(64).0,
@@ -65,6 +71,11 @@ impl HistoryFixture {
 
     pub fn set_events(&self, events: Vec<Value>) {
         *self.shared.events.lock().unwrap() = events;
+    }
+
+    /// Sets the shares of classes in the frame and in all zones.
+    pub fn set_shares(&self, shares: Vec<(&'static str, Curve)>) {
+        *self.shared.shares.lock().unwrap() = shares;
     }
 
     /// Sends a message about an event to the connected clients.
@@ -114,10 +125,20 @@ async fn history(
         times.iter().filter(is_known).map(|at| json!([at, mean, max])).collect()
     };
     shared.queries.lock().unwrap().push(json!({ "stream": name, "zone": query.get("zone"), "length": to - from }));
-    let series = [
-        json!({ "class": "green", "points": points(0.1, 0.1) }),
-        json!({ "class": "red", "points": points(0.4, 0.5) }),
-    ];
+    let set = shared.shares.lock().unwrap();
+    let series: Vec<Value> = if set.is_empty() {
+        vec![
+            json!({ "class": "green", "points": points(0.1, 0.1) }),
+            json!({ "class": "red", "points": points(0.4, 0.5) }),
+        ]
+    } else {
+        let point = |curve: &Curve, at: i64| {
+            let share = curve((to - at) as f64 / 3_600_000.0);
+            json!([at, share, share])
+        };
+        let series = |(class, curve): &(&str, Curve)| json!({ "class": class, "points": times.iter().map(|at| point(curve, *at)).collect::<Vec<_>>() });
+        set.iter().map(series).collect()
+    };
     axum::Json(
         json!({ "from": query["from"], "to": query["to"], "step_s": step / 1000, "zone": query.get("zone"), "series": series }),
     )

@@ -295,6 +295,26 @@ async fn rules_are_added_changed_and_removed() {
     let rules = until_settings(&test, "the rule is changed", "rule", |rules| rules[1]["zone"] == "Loading bay");
     assert_eq!(rules[1]["release"], 0.01);
 
+    // What it lacks for a recording is said at the field, and its times have limits.
+    test.click("#rules-list [data-rule=green-gone] [title=Change]").await;
+    let recording = "return [document.getElementById('rule-record').checked, document.getElementById('rule-rolls').hidden, document.getElementById('rule-record-hint').textContent];";
+    let shown = test.run(recording).await;
+    assert_eq!((&shown[0], &shown[1]), (&json!(false), &json!(true)));
+    assert!(shown[2].as_str().is_some_and(|text| text.contains("[stream.record]")), "{shown}");
+    test.run(
+        "document.getElementById('rule-record').click(); document.getElementById('rule-post-roll').value = '2h';
+        document.getElementById('rule-go').click(); return 1;",
+    )
+    .await;
+    let errors =
+        "const shown = [...document.querySelectorAll('#rule-form .error:not([hidden])')].map((error) => [error.id, error.textContent]);
+        return shown.length === 2 && shown;";
+    let errors = test.until("both are refused", errors).await;
+    assert_eq!((&errors[0][0], &errors[1][0]), (&json!("rule-record-error"), &json!("rule-post-roll-error")));
+    assert!(errors[0][1].as_str().is_some_and(|text| text.contains("the stream has no [stream.record]")), "{errors}");
+    assert!(errors[1][1].as_str().is_some_and(|text| text.contains("1h")), "{errors}");
+    test.click("#rule-editor [data-close]").await;
+
     test.run("document.querySelector('#rules-list [data-rule=green-gone] [title=Delete]').click(); return 1;").await;
     test.click("#confirm-go").await;
     let rules = until_settings(&test, "the rule is deleted", "rule", |rules| rules.len() == 1);
@@ -307,6 +327,49 @@ async fn rules_are_added_changed_and_removed() {
         "const marks = [...document.querySelectorAll('.card .alarm:not([hidden])')].map((mark) => mark.textContent);
         return marks.length === 1 && marks[0] === 'blocked';";
     test.until("the mark", marked).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_is_recorded_with_the_times_of_the_form() {
+    let folder = folder();
+    let dir = folder.path().join("recordings");
+    let config = WATCHED.replacen(
+        "[[stream.zone]]",
+        &format!("record = {{ dir = {dir:?}, when = \"event\" }}\n[[stream.zone]]"),
+        1,
+    );
+    // Recording events needs one.
+    let config = config.replacen(
+        "[[stream]]\nname = \"square\"",
+        "[[stream.rule]]\nname = \"seen\"\nclasses = [\"blue\"]\nrecord = true\n[[stream]]\nname = \"square\"",
+        1,
+    );
+    let test = PageTest::open_in(folder, &config).await;
+    test.go("#/gate").await;
+    test.click("#rules-list [data-rule=blocked] [title=Change]").await;
+    let fill = "document.getElementById('rule-record').click();
+        const hidden = document.getElementById('rule-rolls').hidden;
+        const defaults = ['pre-roll', 'post-roll'].map((key) => document.getElementById(`rule-${key}`).placeholder);
+        document.getElementById('rule-pre-roll').value = '3s';
+        document.getElementById('rule-go').click();
+        return [hidden, ...defaults];";
+    assert_eq!(test.run(fill).await, json!([false, "5s", "10s"]));
+    let rules = until_settings(&test, "the rule is recorded", "rule", |rules| rules[0]["record"] == true);
+    assert_eq!((&rules[0]["pre_roll"], &rules[0]["post_roll"]), (&json!("3s"), &json!("10s")));
+    let written = std::fs::read_to_string(test.folder.path().join("maskcast.toml")).unwrap();
+    assert!(written.contains("pre_roll = \"3s\"") && !written.contains("post_roll"), "{written}");
+    test.until(
+        "the list says so",
+        "return document.querySelector('[data-rule=blocked] .rule-text').textContent.endsWith(', recorded');",
+    )
+    .await;
+    test.click("#rules-list [data-rule=blocked] [title=Change]").await;
+    let shown = "return [document.getElementById('rule-record').checked, document.getElementById('rule-pre-roll').value, document.getElementById('rule-post-roll').value, document.getElementById('rule-rolls').hidden];";
+    assert_eq!(test.run(shown).await, json!([true, "3s", "", false]));
+    // Switched off again, it has no key.
+    test.run("document.getElementById('rule-record').click(); document.getElementById('rule-go').click(); return 1;")
+        .await;
+    until_settings(&test, "the rule is not recorded", "rule", |rules| rules[0]["record"] == false);
 }
 
 #[tokio::test(flavor = "multi_thread")]

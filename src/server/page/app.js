@@ -150,6 +150,7 @@ async function welcome() {
   ]);
   greeted = true;
   started = Date.now() - version.uptime_s * 1000;
+  detail.setHistory(version.history);
   setText(byId("version"), `Maskcast ${version.version}`);
   showModel(model);
 }

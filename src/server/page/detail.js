@@ -3,7 +3,7 @@ import { ofStream, remove } from "./api.js";
 import { byId, complain, confirmed, make, setText } from "./dom.js";
 import { editStream } from "./editor.js";
 import * as events from "./events.js";
-import { cards, numbers, order, showReason, showState, words } from "./grid.js";
+import { cards, isAway, numbers, order, showReason, showState, words } from "./grid.js";
 import * as history from "./history.js";
 import * as overlay from "./overlay.js";
 import * as recordings from "./recordings.js";
@@ -49,6 +49,11 @@ export function close() {
   for (const part of PARTS) part.open(null);
   card.takeBack();
   return card;
+}
+
+/** Sets whether the service has a history. */
+export function setHistory(isOn) {
+  for (const part of [events, history]) part.setHistory(isOn);
 }
 
 export function setModel(report) {
@@ -107,7 +112,7 @@ function facts(report, player) {
   const reasons = Object.entries(report.dropped_by_reason).map(([reason, count]) => `${reason}: ${count}`);
   return [
     ["State", `${words(report.state)} since ${moment(report.since)}`],
-    ["Rate", `${report.fps.toFixed(1)} fps`],
+    ["Rate", isAway(report.state) ? "–" : `${report.fps.toFixed(1)} fps`],
     ["Delay", report.latency_ms === null ? "–" : `${report.latency_ms.toFixed(0)} ms`, "Median time from capture to publication"],
     ["Size", report.width === null ? "–" : `${report.width}×${report.height}`],
     ["Video", video(report.h264), report.h264 ? rateControl(report.h264) : "No viewer, recording or push needs H.264"],

@@ -8,7 +8,7 @@ import { byId, complain, icon, make, setText } from "./dom.js";
 import { Live } from "./live.js";
 import { playFile } from "./recordings.js";
 import { Timeline } from "./timeline.js";
-import { clock, moment, percent } from "./words.js";
+import { clock, HISTORY_OFF, moment, percent } from "./words.js";
 
 const PAGE = 100;
 /** At most so many pages are loaded by themselves, for the timeline. */
@@ -30,6 +30,8 @@ let length = RANGES.hour;
 /** Why the history is not shown; empty while it is. */
 let problem = "";
 let isLoaded = false;
+/** Whether the service has a history. */
+let isStored = true;
 /** Events of the rules in the last report: another number or event means that there is something new. */
 let counted = "";
 let rules = [];
@@ -55,6 +57,13 @@ export function open(stream) {
   live.open(stream === null ? null : `/api/v1/events/live?stream=${encodeURIComponent(stream)}`);
   show();
   if (stream !== null) refresh();
+}
+
+/** Sets whether the service has a history. Without one, only events that are seen on this page are shown. */
+export function setHistory(now) {
+  if (now === isStored) return;
+  isStored = now;
+  if (name !== null) refresh();
 }
 
 /** Takes the rules from a report of the stream, and their events that last. */
@@ -95,6 +104,11 @@ function path(before) {
 
 /** Loads the events of the range, the newest first. */
 async function refresh() {
+  if (!isStored) {
+    problem = HISTORY_OFF;
+    show();
+    return;
+  }
   const [asked, range] = [name, length];
   const isNow = () => asked === name && range === length;
   try {
@@ -114,7 +128,7 @@ async function refresh() {
     [problem, isLoaded] = ["", true];
   } catch (error) {
     if (!isNow()) return;
-    problem = error.status === 404 ? `The history is off: ${error.message}` : `The events cannot be listed: ${error.message}`;
+    problem = `The events cannot be listed: ${error.message}`;
   }
   show();
   later(REFRESH_MS);

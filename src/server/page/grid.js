@@ -74,8 +74,7 @@ export class Card {
     // The link covers the card, so only its tooltip is shown.
     this.link.title = this.reason.hidden ? "" : (report.reason ?? "");
     this.showAlarm(before?.rules, report.rules);
-    const away = ["offline", "starting", "waiting_for_keyframe"].includes(state);
-    this.numbers.hidden = away;
+    this.numbers.hidden = isAway(state);
     setText(this.numbers, [...numbers(report), this.player.transport].join(" · "));
     this.player.rate = report.fps;
     setText(this.player.placeholder, placeholder(state, true));
@@ -120,8 +119,12 @@ export function showReason(element, { state, reason, since }) {
   setText(element, `${words(state)} since ${moment(since)}${reason ? `: ${reason}` : ""}`);
 }
 
+/** Whether a stream in this state has no frames. */
+export const isAway = (state) => ["offline", "starting", "waiting_for_keyframe"].includes(state);
+
 /** Rate, delay and size, where known. */
-export function numbers({ fps, latency_ms: latency, width, height }) {
+export function numbers({ state, fps, latency_ms: latency, width, height }) {
+  if (isAway(state)) return [];
   return [`${fps.toFixed(1)} fps`, latency === null ? "" : `${latency.toFixed(0)} ms`, width === null ? "" : `${width}×${height}`].filter(Boolean);
 }
 

@@ -4,7 +4,7 @@ import { RANGES, rangeChoice } from "./axis.js";
 import { Chart, nearest, valueText } from "./chart.js";
 import { readable } from "./colour.js";
 import { byId, make, setText } from "./dom.js";
-import { moment, percent } from "./words.js";
+import { HISTORY_OFF, moment, percent } from "./words.js";
 
 const REFRESH_MS = 60_000;
 /** Series are also told apart by their dashes. */
@@ -20,6 +20,8 @@ let length = RANGES.hour;
 /** The last response; null before the first one. */
 let answer = null;
 let problem = "";
+/** Whether the service has a history. */
+let isStored = true;
 let legend = [];
 let zones = [];
 /** Classes that the user has switched on or off. */
@@ -40,6 +42,13 @@ export function open(stream) {
   byId("shares-zone").dataset.key = "";
   show();
   if (stream !== null) refresh();
+}
+
+/** Sets whether the service has a history. */
+export function setHistory(now) {
+  if (now === isStored) return;
+  [isStored, answer] = [now, null];
+  if (name !== null) refresh();
 }
 
 /** Takes the colours of the classes and the names of the zones from a report of the stream. */
@@ -74,6 +83,11 @@ function choose(nextZone, nextLength) {
 
 async function refresh() {
   clearTimeout(timer);
+  if (!isStored) {
+    problem = HISTORY_OFF;
+    show();
+    return;
+  }
   const asked = [name, zone, length];
   const isNow = () => asked[0] === name && asked[1] === zone && asked[2] === length;
   const to = Date.now();
@@ -85,7 +99,7 @@ async function refresh() {
     [answer, problem] = [next, ""];
   } catch (error) {
     if (!isNow()) return;
-    problem = error.status === 404 ? `The history is off: ${error.message}` : `The shares cannot be shown: ${error.message}`;
+    problem = `The shares cannot be shown: ${error.message}`;
   }
   show();
   timer = setTimeout(whenSeen, REFRESH_MS);

@@ -31,7 +31,7 @@ export function textOf(error) {
 /* ---- Rules ---- */
 
 /** Defaults of the keys that the service adds to a rule (`[[stream.rule]]`). */
-const DEFAULTS = { cooldown: "0s", record: false, pre_roll: "5s", post_roll: "10s" };
+export const DEFAULTS = { cooldown: "0s", record: false, pre_roll: "5s", post_roll: "10s" };
 
 /** The share at which a condition ends, if none is set. */
 export const defaultRelease = ({ when, share }) => (when === "below" ? Math.min(1.5 * share, (share + 1) / 2) : share / 2);

@@ -34,7 +34,9 @@ const isBusy = () => sending || Object.keys(pending).length > 0;
 const current = () => ({ ...known, ...pending });
 /** How strongly a class is drawn: 0 to 1. A change that resets it (null) is shown when the service has confirmed it. */
 const weight = (entry) => pending.weights?.[entry.name] ?? (known ? known.weights[entry.name] : null) ?? entry.weight;
-const hidden = () => new Set(known ? current().hide : classes.filter((entry) => entry.hidden).map((entry) => entry.name));
+const namesOf = (list) => list.map((entry) => entry.name);
+/** The hidden classes. Without a setting (null), those that stand for the rest of the frame. */
+const hidden = () => new Set(known ? current().hide ?? namesOf(classes.filter((entry) => entry.rest)) : namesOf(classes.filter((entry) => entry.hidden)));
 
 /** Shows the controls for a stream; null hides them. */
 export function open(stream) {
@@ -84,7 +86,9 @@ function build() {
       type: "range", min: 0, max: 100, step: 5, dataset: { weight: entry.name }, "aria-label": `Strength of ${entry.name}`,
     });
     strength.addEventListener("input", () => weigh(entry.name, Number(strength.value) / 100));
-    return make("li", {}, button, make("span", { className: "class-share", dataset: { share: entry.name } }), strength);
+    if (entry.rest) button.title = "The rest of the frame: not drawn unless it is switched on";
+    const number = make("span", { className: "class-strength", dataset: { strength: entry.name } });
+    return make("li", {}, button, make("span", { className: "class-share", dataset: { share: entry.name } }), strength, number);
   }));
   showShares(shares);
 }
@@ -114,7 +118,8 @@ function show() {
     const percent = Math.round(100 * weight(entry));
     // Not while the user drags it.
     if (document.activeElement !== strength || !isBusy()) strength.value = percent;
-    strength.title = strength.ariaValueText = `${percent} %`;
+    strength.ariaValueText = `${percent} %`;
+    setText(byId("classes").querySelector(`[data-strength="${CSS.escape(entry.name)}"]`), off.has(entry.name) ? "" : `${percent} %`);
     strength.disabled = !may || off.has(entry.name);
   }
   byId("weights-reset").hidden = !may || overrides().length === 0;
@@ -189,7 +194,8 @@ byId("alpha").addEventListener("input", () => enqueue({ alpha: Number(byId("alph
 byId("smooth").addEventListener("change", () => enqueue({ smooth: byId("smooth").value }));
 for (const input of legends) input.addEventListener("change", () => enqueue({ legend: input.value }));
 byId("weights-reset").addEventListener("click", () => enqueue({ weights: Object.fromEntries(overrides().map((entry) => [entry, null])) }));
-byId("all").addEventListener("click", () => hide(new Set()));
+// As without a setting: a class such as `other` is not shown.
+byId("all").addEventListener("click", () => enqueue({ hide: null }));
 byId("none").addEventListener("click", () => hide(new Set(classes.map((entry) => entry.name))));
 session.addEventListener("change", show);
 // Send changes that are still pending when the page is left.

@@ -1,6 +1,6 @@
 /* The rules of the stream in the large view: their state, and the dialog that adds and changes them. */
 import { announce, byId, complain, confirmed, icon, make, openDialog, setText } from "./dom.js";
-import { changeLists, defaultFor, defaultRelease, textOf } from "./lists.js";
+import { changeLists, DEFAULTS, defaultFor, defaultRelease, textOf } from "./lists.js";
 import { session } from "./session.js";
 import { moment, percent } from "./words.js";
 
@@ -47,7 +47,7 @@ function sentence(rule) {
   const where = rule.zone ?? "the frame";
   const share = { above: rule.share, below: rule.share }[rule.when];
   const condition = share === undefined ? `${CONDITIONS[rule.when]}${rule.when === "absent" ? " from" : ""} ${where}` : `${CONDITIONS[rule.when]} ${toPercent(share)} % of ${where}`;
-  return `${rule.classes.join(", ")} ${condition}${rule.for === "0s" ? "" : ` for ${rule.for}`}`;
+  return `${rule.classes.join(", ")} ${condition}${rule.for === "0s" ? "" : ` for ${rule.for}`}${rule.record ? ", recorded" : ""}`;
 }
 
 function show() {
@@ -120,8 +120,9 @@ async function removeRule(rule) {
 
 const dialog = byId("rule-editor");
 const form = byId("rule-form");
-const field = (key) => byId(`rule-${key}`);
-const KEYS = ["name", "classes", "zone", "when", "share", "release", "for", "cooldown"];
+const field = (key) => byId(`rule-${key.replace("_", "-")}`);
+const errorOf = (key) => byId(`rule-${key.replace("_", "-")}-error`);
+const KEYS = ["name", "classes", "zone", "when", "share", "release", "for", "cooldown", "record", "pre_roll", "post_roll"];
 
 /** Name of the rule that is changed; null for a new one. */
 let before = null;
@@ -142,7 +143,9 @@ function start(rule) {
   const isDefault = values.release === undefined || Math.abs(values.release - defaultRelease(values)) < 1e-9;
   field("release").value = isDefault ? "" : toPercent(values.release);
   field("for").value = values.for === undefined || values.for === defaultFor(values) ? "" : values.for;
-  field("cooldown").value = values.cooldown === undefined || values.cooldown === "0s" ? "" : values.cooldown;
+  for (const key of ["cooldown", "pre_roll", "post_roll"]) field(key).value = values[key] === undefined || values[key] === DEFAULTS[key] ? "" : values[key];
+  field("record").checked = values.record ?? DEFAULTS.record;
+  setText(byId("rule-record-hint"), recordHint(report.config.record));
   showErrors([]);
   fail("");
   showDefaults();
@@ -163,12 +166,20 @@ function buildClasses() {
   field("classes").replaceChildren(...legend.map((entry) => box(entry.name, entry.color)), ...foreign.map((entry) => box(entry, null, "not in the model")));
 }
 
-/** The defaults depend on condition and share. */
+/** What the recording of events needs. `record` are the settings of the stream's recording. */
+function recordHint(record) {
+  if (!record?.dir) return "The stream has no recording: add [stream.record] to the configuration file.";
+  if (record.when !== "event") return "The stream is recorded all the time. With stream.record.when = \"event\", only events are.";
+  return "A change of this restarts the stream.";
+}
+
+/** The defaults depend on condition and share; the times around the event on whether it is recorded. */
 function showDefaults() {
   const rule = { when: field("when").value, share: Number(field("share").value) / 100 };
   field("release").placeholder = rule.share > 0 ? `${toPercent(defaultRelease(rule))}` : "";
   field("for").placeholder = defaultFor(rule);
-  field("cooldown").placeholder = "0s";
+  for (const key of ["cooldown", "pre_roll", "post_roll"]) field(key).placeholder = DEFAULTS[key];
+  byId("rule-rolls").hidden = !field("record").checked;
   setText(byId("rule-when-hint"), HINTS[rule.when]);
 }
 
@@ -183,13 +194,15 @@ function showErrors(errors, index = -1) {
   const keyOf = ({ key }) => (key.includes(prefix) ? key.slice(key.indexOf(prefix) + prefix.length).split(/[.[]/)[0] : null);
   for (const key of KEYS) {
     const mine = errors.filter((error) => keyOf(error) === key);
-    const below = byId(`rule-${key}-error`);
+    const below = errorOf(key);
     below.hidden = mine.length === 0;
     setText(below, mine.map(({ problem, help }) => (help ? `${problem} (${help})` : problem)).join(" "));
     // A group of checkboxes cannot be invalid; its first one is focused.
     if (key !== "classes") field(key).ariaInvalid = String(mine.length > 0);
   }
-  const first = KEYS.find((key) => !byId(`rule-${key}-error`).hidden);
+  // What is wrong must be seen.
+  if (["pre_roll", "post_roll"].some((key) => !errorOf(key).hidden)) byId("rule-rolls").hidden = false;
+  const first = KEYS.find((key) => !errorOf(key).hidden);
   if (first) (first === "classes" ? field(first).querySelector("input") : field(first))?.focus();
   return errors.filter((error) => !KEYS.includes(keyOf(error)));
 }
@@ -199,7 +212,7 @@ function read() {
   const number = (key) => (field(key).value.trim() === "" ? null : Number((Number(field(key).value.replace(",", ".")) / 100).toFixed(6)));
   const text = (key) => field(key).value.trim() || null;
   const classes = [...field("classes").querySelectorAll("input:checked")].map((input) => input.value);
-  const rule = { ...values, name: text("name") ?? "", classes, zone: text("zone"), when: field("when").value, share: number("share"), release: number("release"), for: text("for"), cooldown: text("cooldown") };
+  const rule = { ...values, name: text("name") ?? "", classes, zone: text("zone"), when: field("when").value, share: number("share"), release: number("release"), for: text("for"), cooldown: text("cooldown"), record: field("record").checked, pre_roll: text("pre_roll"), post_roll: text("post_roll") };
   return Object.fromEntries(Object.entries(rule).filter(([, value]) => value !== null));
 }
 
@@ -229,5 +242,6 @@ form.addEventListener("submit", async (event) => {
 
 field("when").addEventListener("change", showDefaults);
 field("share").addEventListener("input", showDefaults);
+field("record").addEventListener("change", showDefaults);
 byId("rule-add").addEventListener("click", () => start(null));
 session.addEventListener("change", () => report && show());

@@ -1,5 +1,8 @@
 /* Formats numbers and times for display. */
 
+/** What is shown instead of the history of a service that has none. */
+export const HISTORY_OFF = "The history is off: set dir in [history] of the configuration file, or run the service with a state directory (STATE_DIRECTORY), and restart it.";
+
 /** A duration with its two largest units: 3700 → "1 h 1 min". */
 export function span(seconds) {
   const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];

@@ -230,7 +230,7 @@ fn the_api_reports_streams_and_model() {
     assert_eq!(gate["viewers"], serde_json::json!({ "rtsp": 0, "webrtc": 0, "mjpeg": 0 }));
     assert_eq!(
         gate["legend"][0],
-        serde_json::json!({ "name": "road", "color": "#804080", "hidden": false, "weight": 1.0 })
+        serde_json::json!({ "name": "road", "color": "#804080", "hidden": false, "rest": false, "weight": 1.0 })
     );
     assert_eq!(gate["legend"][1]["hidden"], true);
     let links =
