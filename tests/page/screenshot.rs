@@ -9,7 +9,8 @@ use jiff::{Timestamp, ToSpan};
 use serde_json::{Value, json};
 
 use super::common::clip::ffmpeg;
-use super::common::service::{folder, write_model};
+use super::common::onnx;
+use super::common::service::folder;
 use super::history_fixture::{Curve, HistoryFixture};
 use super::page_test::PageTest;
 
@@ -129,7 +130,7 @@ fn curve(share: impl Fn(f64) -> f64 + Send + 'static) -> Curve {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_screenshot_of_the_documentation_has_zones_shares_events_and_the_chart() {
     let folder = folder();
-    write_model(&folder.path().join("channels.onnx"), LABELS, true);
+    onnx::save(&onnx::labelled(640, 360, LABELS, &[]), &folder.path().join("channels.onnx"));
     let scene = folder.path().join("scene.png");
     write_scene(&scene);
     let mut test = PageTest::open_in(folder, &STREAM.replace("SCENE", scene.to_str().unwrap())).await;
@@ -184,7 +185,7 @@ async fn the_screenshot_of_the_documentation_has_zones_shares_events_and_the_cha
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     let (png, jpeg) = (target.join("page.png"), target.join("page.jpg"));
     std::fs::write(&png, picture).unwrap();
-    ffmpeg(&["-i", png.to_str().unwrap(), "-q:v", "4", jpeg.to_str().unwrap()]);
+    ffmpeg(&["-i", png.to_str().unwrap(), "-q:v", "6", jpeg.to_str().unwrap()]);
     let size = std::fs::metadata(&jpeg).unwrap().len();
     assert!((20_000..200_000).contains(&size), "{size} bytes");
 }
