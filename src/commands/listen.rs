@@ -25,10 +25,10 @@ pub struct ListenArgs {
     /// Only the messages of this stream.
     #[arg(long, value_name = "NAME")]
     pub stream: Option<String>,
-    /// Events instead of masks.
+    /// Print events instead of masks.
     #[arg(long)]
     pub events: bool,
-    /// Only the events of this rule.
+    /// Only the events of this rule; requires --events.
     #[arg(long, value_name = "NAME", requires = "events")]
     pub rule: Option<String>,
     /// The minimum time between two masks of a stream, such as 500ms or 2s.
@@ -54,7 +54,7 @@ pub struct ListenArgs {
 /// How the pixels of masks are added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PixelsArg {
-    /// Run lengths of each class, as COCO has them.
+    /// Run lengths of each class, in the format of COCO (RLE).
     Rle,
     /// PNG in Base64.
     Png,

@@ -70,7 +70,8 @@ pub enum Command {
     /// Print the live messages of a running service as JSON, one a line: masks or events.
     #[command(after_help = "Examples:\n  maskcast listen --stream gate --every 1s\n  \
         maskcast listen https://cameras.example.org --events --token-file token\n\n\
-        Masks are those of the streams that the service has at the start. After a lost connection it connects again.")]
+        Without --stream, it prints the masks of all streams that exist when it starts. It reconnects when a connection is lost, \
+        and ends when the service refuses the request, for example because the stream was removed.")]
     Listen(Box<listen::ListenArgs>),
     /// Print the JSON Schema of configuration files or of messages: editors complete and check files with it.
     #[command(
@@ -81,7 +82,7 @@ pub enum Command {
         /// Write the documentation of all keys instead, as Markdown.
         #[arg(long)]
         markdown: bool,
-        /// Print the schema of this message of API, sinks and webhooks instead.
+        /// Print the schema of this message (API, sinks, webhooks, MQTT) instead.
         #[arg(long, value_name = "MESSAGE", conflicts_with = "markdown")]
         message: Option<schema::MessageKind>,
     },

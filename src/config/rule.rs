@@ -34,7 +34,7 @@ impl Condition {
 }
 
 /// A rule: a condition on the share of classes in a zone. While it holds, there is an event, which is sent to MQTT, webhooks and
-/// API clients, and stored in the history. Changes do not restart the stream, except for `record`.
+/// API clients, and stored in the history. Changes do not restart the stream, except those of rules with `record = true`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default = "RuleConfig::unnamed")]
 #[schemars(extend("required" = ["name", "classes"]))]

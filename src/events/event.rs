@@ -10,7 +10,8 @@ use utoipa::ToSchema;
 /// A time in which the condition of a rule held, or the moment of an `entered` or `left`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
 pub struct Event {
-    /// Unique: a UUID of version 7 (RFC 9562), whose order is the order in which the events began.
+    /// Unique: a UUID of version 7 (RFC 9562). Ids are ordered by the time of detection, which is later than `start` by the time
+    /// `for` of the rule.
     #[schemars(with = "String")]
     #[schema(value_type = String, example = "019ac0de-7a1b-7c3d-8e4f-5a6b7c8d9e0f")]
     pub id: Arc<str>,
@@ -62,7 +63,7 @@ pub enum EndReason {
     Cleared,
     /// There were no current masks for ten seconds: the camera was offline, for instance. `end` is the time of the last mask.
     Unknown,
-    /// The rule, its zone or the stream was removed or changed.
+    /// The rule or its zone was changed or removed, or the stream was removed.
     Removed,
     /// Maskcast was stopped while the event lasted. `end` is the last time at which the event is known to have lasted.
     Restart,

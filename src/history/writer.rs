@@ -235,7 +235,7 @@ impl Running {
                 Ok(kept) => {
                     let kept = kept.display();
                     let text =
-                        format!("history database is damaged, a new one is begun: {error}; the old one is {kept}");
+                        format!("history database is damaged, a new one was created: {error}; the old one is {kept}");
                     log_dedup::error("", "history", None, &text);
                     self.retry_at = now;
                     return;
@@ -263,7 +263,7 @@ impl Running {
         }
         if left > 0 {
             self.writer.status.count_lost(left);
-            tracing::error!("history entries lost, because the history does not work at the stop: {left}");
+            tracing::error!("history entries lost, the database could not be written before the stop: {left}");
         }
     }
 }

@@ -124,7 +124,7 @@ impl Mqtt {
                 }
             }
         } else {
-            tracing::error!("MQTT does not stop in time; its threads are abandoned");
+            tracing::error!("MQTT has not stopped in time; its threads are abandoned");
         }
         self.status.disconnected();
         self

@@ -57,7 +57,7 @@ impl Pending {
         let mut queue = EventQueue::open(file.as_deref(), FILE_CAPACITY, Arc::clone(&status.queue), STAGE)?;
         let found = read(&mut queue);
         if !found.is_empty() {
-            tracing::info!("webhook messages of the last run are sent: {name}: {} messages", found.len());
+            tracing::info!("webhook messages of the previous run are queued: {name}: {} messages", found.len());
         }
         let (name, dead_letters) = (name.to_owned(), Arc::clone(dead_letters));
         let (backlog, queue) = (Mutex::default(), Mutex::new(queue));

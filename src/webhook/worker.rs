@@ -119,7 +119,7 @@ impl Worker {
     }
 
     fn fail(&self, problem: String) {
-        let text = format!("webhook failed, the message is sent again: {}: {problem}", self.config.name);
+        let text = format!("webhook failed, the message will be retried: {}: {problem}", self.config.name);
         log_dedup::warn("", "webhook", &text);
         self.pending.status.count_failed(problem);
     }
