@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use common::clip::{self, Patch, RED};
 use common::http::{Metrics, get_json};
-use common::live::{ServerSentEvents, next, open};
+use common::live::{ServerSentEvents, Socket, next, open};
 use common::mosquitto::{Broker, Message, Subscriber};
 use common::program::until;
 use common::receiver::receive;
@@ -227,8 +227,7 @@ async fn all_outputs_have_the_events_and_shares_of_the_painted_shapes() {
         block_in_place(|| service.until_state(scene.stream, "offline"));
     }
     let page = service.page.clone();
-    let collect = async |path: String| {
-        let mut socket = open(&page, &path, &[]).await.unwrap();
+    let collect = |mut socket: Socket| {
         tokio::spawn(async move {
             let mut found = Vec::new();
             while let Some(message) = next(&mut socket).await {
@@ -237,9 +236,10 @@ async fn all_outputs_have_the_events_and_shares_of_the_painted_shapes() {
             found
         })
     };
-    let by_socket = collect("api/v1/events/live".into()).await;
+    let connect = async |path: &str| open(&page, path, &[]).await.unwrap();
+    let by_socket = collect(connect("api/v1/events/live").await);
     let masks_by_socket =
-        [collect("api/v1/streams/gate/masks".into()).await, collect("api/v1/streams/yard/masks".into()).await];
+        [collect(connect("api/v1/streams/gate/masks").await), collect(connect("api/v1/streams/yard/masks").await)];
     let collect_sse = |path: &str| {
         let mut client = ServerSentEvents::connect(&page, path, &[]);
         assert_eq!(client.status, 200, "{path}");
