@@ -252,7 +252,8 @@ fn an_event_of_a_killed_program_is_ended_by_the_next_one() {
         ("limit=0", "limit must be a number between 1 and 1000"),
         ("from=now", "from must be a time of RFC 3339"),
         ("before=nothing", "before must be the id of an event"),
-        ("limit=1&limit=2", "each parameter may be given once"),
+        ("limit=1&limit=2", "the parameters cannot be read: duplicate parameter `limit`"),
+        ("limits=1", "the parameters cannot be read: limits: unknown parameter `limits`, expected one of"),
         ("from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z", "from must be before to"),
     ] {
         let (status, detail) = problem(&url(&service, &format!("events?{query}")));

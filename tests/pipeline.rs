@@ -208,6 +208,29 @@ fn full_rate_draws_the_newest_mask() {
     assert_ledger_closed(&status, status.ledger.counts().captured());
 }
 
+/// Otherwise the sinks of a camera with a frame a second would get each mask a second late.
+#[test]
+fn a_full_rate_mask_reaches_the_sinks_before_the_next_frame() {
+    let (pool, _) = pool(1, 1, |_| Ok(()));
+    let (output, received) = FakeOutput::new(published());
+    let (masks, sunk) = unbounded();
+    let sink = move |mask: &StreamMask| -> Result<(), SinkError> {
+        masks.send(mask.mask.seq).unwrap();
+        Ok(())
+    };
+    let (next, pace) = unbounded();
+    let source = ScriptedSource { pace: Some(pace), ..ScriptedSource::file(vec![Step::Frames(3)]) };
+    let (stream, status) = start_with_sinks(config(), Pace::Live, source, output, &pool, vec![Box::new(sink)]);
+    for n in 0..3 {
+        next.send(()).unwrap();
+        received.recv_timeout(DEADLINE).expect("the frame is published");
+        assert_eq!(sunk.recv_timeout(DEADLINE), Ok(n), "its mask, while there is no other frame");
+    }
+    stream.stop();
+    stream.join().unwrap();
+    assert_ledger_closed(&status, 3);
+}
+
 #[test]
 fn after_a_pause_a_full_rate_frame_waits_for_its_own_mask() {
     let (go, gate) = unbounded();

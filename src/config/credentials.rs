@@ -151,9 +151,12 @@ pub(super) fn read_password_file(value: &Value) -> Option<Json> {
     match read {
         Ok(length) if length as u64 == LONGEST_PASSWORD => value.fail("is not a password: it is too long", None),
         Ok(_) => {
-            let line = text.strip_suffix('\n').unwrap_or(&text);
-            let line = line.strip_suffix('\r').unwrap_or(line);
-            if line.is_empty() { value.fail("the file is empty", None) } else { Some(line.into()) }
+            let line = text.lines().next().unwrap_or_default();
+            match line.trim().is_empty() {
+                _ if text.is_empty() => value.fail("the file is empty", None),
+                true => value.fail("the first line of the file is empty", Some("write the password in the first line")),
+                false => Some(line.into()),
+            }
         }
         Err(error) => value.fail(format!("cannot be read: {error}"), help),
     }

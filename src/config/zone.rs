@@ -77,10 +77,48 @@ pub(super) fn read_polygon(value: &Value) -> Option<Json> {
         let help = Some("fractions of the frame's width and height");
         polygon.push([numbers[0].number(0.0..=1.0, help)?, numbers[1].number(0.0..=1.0, help)?]);
     }
-    let sides = polygon.iter().zip(polygon.iter().cycle().skip(1));
-    let area = sides.map(|([x, y], [x2, y2])| x * y2 - x2 * y).sum::<f64>().abs() / 2.0;
+    let area = area(&polygon);
     if area < LEAST_AREA {
-        return value.fail("covers nothing", HELP);
+        // Rounding errors give a line a very small area.
+        let problem = if area < 1e-9 {
+            "covers nothing".to_owned()
+        } else {
+            format!("covers less than {} % of the frame", LEAST_AREA * 100.0)
+        };
+        return value.fail(problem, HELP);
     }
     Some(polygon.into_iter().map(|corner| Json::from(corner.to_vec())).collect())
+}
+
+/// The area of a polygon by the even-odd rule, as a share of the frame: what the polygon has of many thin rows.
+fn area(polygon: &[[f64; 2]]) -> f64 {
+    const ROWS: usize = 4096;
+    let mut crossings = Vec::new();
+    let mut lengths = 0.0;
+    for row in 0..ROWS {
+        let y = (row as f64 + 0.5) / ROWS as f64;
+        crossings.clear();
+        for ([x1, y1], [x2, y2]) in polygon.iter().zip(polygon.iter().cycle().skip(1)) {
+            if (*y1 <= y) != (*y2 <= y) {
+                crossings.push(x1 + (y - y1) / (y2 - y1) * (x2 - x1));
+            }
+        }
+        crossings.sort_unstable_by(f64::total_cmp);
+        lengths += crossings.chunks_exact(2).map(|pair| pair[1] - pair[0]).sum::<f64>();
+    }
+    lengths / ROWS as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_area_follows_the_even_odd_rule() {
+        let half = area(&[[0.0, 0.0], [1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]);
+        assert!((half - 0.5).abs() < 1e-3, "two triangles that touch in the middle: {half}");
+        let all = area(&[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]);
+        assert!((all - 1.0).abs() < 1e-9, "{all}");
+        assert!(area(&[[0.0, 0.0], [0.5, 0.5], [1.0, 1.0]]) < 1e-9, "a line");
+    }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::app::{SharedApp, typed};
-use super::history::{bad, history_of, read, time};
+use super::history::{bad, history_of, read, refused_parameters, time};
 use super::problem::Problem;
 use crate::base::bounded::field;
 use crate::events::Event;
@@ -27,6 +27,7 @@ const MAX_LIMIT: usize = 1000;
 /// Which events are listed.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 pub(super) struct EventParameters {
     /// Only events that lasted at this time (RFC 3339) or later.
     from: Option<String>,
@@ -95,7 +96,7 @@ pub(super) async fn list(
     parameters: Result<Query<EventParameters>, QueryRejection>,
 ) -> Result<Json<Vec<EventRecord>>, Problem> {
     let history = history_of(&app)?;
-    let Query(parameters) = parameters.map_err(|_| bad("each parameter may be given once"))?;
+    let Query(parameters) = parameters.map_err(refused_parameters)?;
     let query = event_query(parameters)?;
     let before = query.before.clone().unwrap_or_default();
     let streams = app.view.streams();

@@ -1,5 +1,6 @@
 //! The shares of the classes minute by minute, from the history; and what all handlers that read the history share.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,7 @@ const MAX_POINTS: u64 = 50_000;
 /// Which shares are returned.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ShareParameters {
     /// Start of the range (RFC 3339); an hour before `to` by default.
     from: Option<String>,
@@ -85,7 +87,7 @@ struct ShareSeries {
 ///
 /// The mean and the maximum of the share of each class in the frame or in a zone, minute by minute or in longer intervals. A minute
 /// is stored when it is over. As CSV, the columns are `time` (RFC 3339), `zone` (empty for the whole frame), `class`, `mean` and
-/// `max`.
+/// `max`. A name that begins with `=`, `+`, `-` or `@` has a `'` before it, so that spreadsheets do not take it for a formula.
 #[utoipa::path(
     get,
     path = "/api/v1/streams/{name}/history",
@@ -105,7 +107,7 @@ pub(super) async fn shares(
     parameters: Result<Query<ShareParameters>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let history = history_of(&named.app)?;
-    let Query(parameters) = parameters.map_err(|_| bad("each parameter may be given once"))?;
+    let Query(parameters) = parameters.map_err(refused_parameters)?;
     let accepts_csv =
         headers.get_all(header::ACCEPT).iter().any(|accept| accept.to_str().unwrap_or_default().contains("text/csv"));
     let is_csv = match parameters.format.as_deref() {
@@ -196,11 +198,27 @@ fn csv_of(query: &ShareQuery, shares: &StoredShares) -> Result<String, Box<dyn s
         let time = Timestamp::from_millisecond(*time)?.to_string();
         for (class, values) in &shares.classes {
             let (mean, max) = values[at];
-            let zone = query.zone.as_deref().unwrap_or_default();
-            out.write_record([&time, zone, class, &rounded(mean).to_string(), &rounded(max).to_string()])?;
+            let zone = cell(query.zone.as_deref().unwrap_or_default());
+            out.write_record([&time, &*zone, &cell(class), &rounded(mean).to_string(), &rounded(max).to_string()])?;
         }
     }
     Ok(String::from_utf8(out.into_inner()?)?)
+}
+
+/// Parameters that are not known, or are given twice.
+pub(super) fn refused_parameters(error: QueryRejection) -> Problem {
+    let text = error.body_text();
+    // The rest of the text is about the parser: "Failed to deserialize query string: unknown field `limits`, expected …".
+    let cause = text.split_once(": ").map_or(text.as_str(), |(_, cause)| cause);
+    bad(format!("the parameters cannot be read: {}", cause.replace("field", "parameter")))
+}
+
+/// Text of a cell that a spreadsheet does not take for a formula: `'` is put before `=`, `+`, `-` and `@`.
+fn cell(text: &str) -> Cow<'_, str> {
+    match text.chars().next() {
+        Some('=' | '+' | '-' | '@' | '\t' | '\r') => Cow::Owned(format!("'{text}")),
+        _ => Cow::Borrowed(text),
+    }
 }
 
 /// The history of the service.
@@ -303,8 +321,8 @@ mod tests {
         let text = csv_of(&query, &shares).unwrap();
         let zone = "\"bay, \"\"left\"\"\"";
         let expected = format!(
-            "time,zone,class,mean,max\n1970-01-01T00:00:00Z,{zone},\"=x,y\",0.333333,1\n\
-             1970-01-01T00:00:00Z,{zone},car,0.25,0.5\n1970-01-01T00:01:00Z,{zone},\"=x,y\",0.333333,1\n\
+            "time,zone,class,mean,max\n1970-01-01T00:00:00Z,{zone},\"'=x,y\",0.333333,1\n\
+             1970-01-01T00:00:00Z,{zone},car,0.25,0.5\n1970-01-01T00:01:00Z,{zone},\"'=x,y\",0.333333,1\n\
              1970-01-01T00:01:00Z,{zone},car,0,0\n"
         );
         assert_eq!(text, expected);

@@ -67,6 +67,8 @@ pub struct OverlayStage {
     sinks: MaskSinks,
     /// `full-rate`: the newest mask.
     mask: Option<Arc<Mask>>,
+    /// `full-rate`: masks of frames that have not been shown yet.
+    early: Vec<Mask>,
     /// The newest frame, for the slate.
     last: Option<Frame>,
     last_slate: Option<Instant>,
@@ -120,6 +122,7 @@ impl OverlayStage {
             pace,
             sinks,
             mask: None,
+            early: Vec::new(),
             last: None,
             last_slate: None,
             started: None,
@@ -137,8 +140,12 @@ impl OverlayStage {
                 OverlayInput::Matched(frames) => {
                     receive(frames, SLATE_INTERVAL).map(|item| item.map(|matched| self.matched(matched)))
                 }
-                OverlayInput::FullRate { frames, masks } => receive(frames, SLATE_INTERVAL)
-                    .map(|item| item.map(|(frame, entry)| self.full_rate(frame, entry, masks))),
+                OverlayInput::FullRate { frames, masks } => receive_either(frames, masks, SLATE_INTERVAL).map(|item| {
+                    item.map(|received| match received {
+                        Received::Frame((frame, entry)) => self.full_rate(frame, entry, masks),
+                        Received::Mask(mask) => self.take_at_once(mask),
+                    })
+                }),
             };
             match step {
                 Ok(Some(Err(problem))) if self.pace == Pace::File => break Err(problem),
@@ -204,7 +211,7 @@ impl OverlayStage {
     }
 
     fn full_rate(&mut self, frame: Frame, entry: LedgerEntry, masks: &Receiver<Mask>) -> Result<(), StreamError> {
-        while let Ok(mask) = masks.try_recv() {
+        for mask in std::mem::take(&mut self.early).into_iter().chain(masks.try_iter()) {
             self.take(mask, frame.info())?;
         }
         let Some(entry) = self.drop_if_late(&frame, entry, Duration::ZERO) else { return Ok(()) };
@@ -237,6 +244,23 @@ impl OverlayStage {
         let state =
             if self.status.state() == StreamState::Starting { StreamState::Starting } else { StreamState::Stale };
         DrawnOverlay { state, ..drawn }
+    }
+
+    /// Keeps a mask that arrives between two frames. Without this, the sinks would get it with the next frame, which is late when
+    /// the camera has a low frame rate.
+    fn take_at_once(&mut self, mask: Mask) -> Result<(), StreamError> {
+        match &self.last {
+            // The source is offline, and the masks of its frames were removed.
+            _ if self.last_slate.is_some() => Ok(()),
+            Some(last) if last.seq >= mask.seq => {
+                let video = last.info();
+                self.take(mask, video)
+            }
+            _ => {
+                self.early.push(mask);
+                Ok(())
+            }
+        }
     }
 
     /// Keeps a mask, if it is the newest: workers may finish out of order. `video` is the shape of the newest frame.
@@ -355,6 +379,7 @@ impl OverlayStage {
     /// old mask would make the first frames after a reconnection stale.
     fn release_source(&mut self) {
         (self.mask, self.started) = (None, None);
+        self.early.clear();
         self.steady.reset();
         if let Err(error) = self.sinks.clear() {
             self.log(&format!("mask sink failed: {error}"));
@@ -417,6 +442,30 @@ impl OverlayStage {
 
 fn frame_error(frame: &Frame, source: impl Into<FrameError>) -> StreamError {
     StreamError::Frame { seq: frame.seq, pts: frame.pts, source: Box::new(source.into()) }
+}
+
+/// What [`receive_either`] received.
+enum Received<F, M> {
+    Frame(F),
+    Mask(M),
+}
+
+/// Waits at most `limit` for a frame or a mask; `Ok(None)` when none came. The stage before has ended when there are no more
+/// frames.
+fn receive_either<F, M>(
+    frames: &Receiver<F>,
+    masks: &Receiver<M>,
+    limit: Duration,
+) -> Result<Option<Received<F, M>>, StageClosed> {
+    crossbeam_channel::select! {
+        recv(frames) -> frame => frame.map(|frame| Some(Received::Frame(frame))).map_err(|_| StageClosed),
+        recv(masks) -> mask => match mask {
+            Ok(mask) => Ok(Some(Received::Mask(mask))),
+            // The model makes no more masks; frames may still come.
+            Err(_) => receive(frames, limit).map(|frame| frame.map(Received::Frame)),
+        },
+        default(limit) => Ok(None),
+    }
 }
 
 /// Waits at most `limit` for an item; `Ok(None)` when none came.

@@ -1,5 +1,6 @@
 //! The pixels of a mask that belong to a zone.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// The pixels of a polygon in masks of one size, as runs: each is a part of a row, or several whole rows.
@@ -11,7 +12,8 @@ pub struct ZonePixels {
 
 impl ZonePixels {
     /// The pixels whose centres lie in `polygon`, by the even-odd rule; its corners are fractions of `width` and
-    /// `height`. No corners: all pixels. At least one pixel of a mask that has any.
+    /// `height`. No corners: all pixels. A polygon that contains no centre, because it is too small or thin, has the pixels that its
+    /// outline crosses.
     pub fn of(polygon: &[[f64; 2]], width: usize, height: usize) -> Self {
         let mut pixels = ZonePixels::default();
         if polygon.is_empty() {
@@ -36,11 +38,8 @@ impl ZonePixels {
             }
         }
         if pixels.count == 0 && width > 0 && height > 0 {
-            // The polygon is smaller than a pixel of the mask: the pixel that contains it.
-            let mean = |axis: usize| polygon.iter().map(|corner| corner[axis]).sum::<f64>() / polygon.len() as f64;
-            let index = |at: f64, size: usize| ((at * size as f64) as usize).min(size - 1);
-            let at = index(mean(1), height) * width + index(mean(0), width);
-            pixels.add(at..at + 1);
+            // The polygon is thinner than a pixel of the mask: the pixels that its outline crosses.
+            outline(polygon, width, height).into_iter().for_each(|at| pixels.add(at..at + 1));
         }
         pixels
     }
@@ -58,6 +57,23 @@ impl ZonePixels {
     pub fn runs(&self) -> &[Range<usize>] {
         &self.runs
     }
+}
+
+/// The pixels that the sides of a polygon cross, as indices of the mask, in order.
+fn outline(polygon: &[[f64; 2]], width: usize, height: usize) -> BTreeSet<usize> {
+    let index = |at: f64, size: usize| ((at * size as f64) as usize).min(size - 1);
+    let mut crossed = BTreeSet::new();
+    for ([x1, y1], [x2, y2]) in polygon.iter().zip(polygon.iter().cycle().skip(1)) {
+        // Four points for each pixel of the side.
+        let length = ((x2 - x1).abs() * width as f64).max((y2 - y1).abs() * height as f64);
+        let points = (4.0 * length).ceil().max(1.0);
+        for point in 0..=points as usize {
+            let part = point as f64 / points;
+            let (x, y) = (x1 + part * (x2 - x1), y1 + part * (y2 - y1));
+            crossed.insert(index(y, height) * width + index(x, width));
+        }
+    }
+    crossed
 }
 
 #[cfg(test)]
@@ -101,5 +117,13 @@ mod tests {
     fn a_zone_smaller_than_a_pixel_is_the_pixel_that_contains_it() {
         let dot = [[0.3, 0.7], [0.31, 0.7], [0.31, 0.71]];
         assert_eq!(drawn(&dot, 4, 4), ["....", "....", ".#..", "...."]);
+    }
+
+    #[test]
+    fn a_zone_between_two_rows_of_centres_has_the_pixels_that_its_outline_crosses() {
+        let strip = [[0.1, 0.49], [0.9, 0.49], [0.9, 0.51], [0.1, 0.51]];
+        assert_eq!(drawn(&strip, 8, 4), ["........", "########", "########", "........"]);
+        let left = [[0.1, 0.45], [0.3, 0.45], [0.3, 0.49], [0.1, 0.49]];
+        assert_eq!(drawn(&left, 8, 4), ["........", "###.....", "........", "........"]);
     }
 }

@@ -27,8 +27,9 @@ fn folder() -> tempfile::TempDir {
         ("m.onnx", ""),
         ("clip.avi", ""),
         ("pw", "hunter2\n"),
-        ("crlf", " hunter2 \r\n"),
-        ("empty", "\n"),
+        ("crlf", " hunter2 \r\nsecond line\r\n"),
+        ("empty", ""),
+        ("blank", " \nhunter2\n"),
         ("ca.pem", authority),
     ] {
         std::fs::write(dir.path().join(name), content).unwrap();

@@ -106,6 +106,7 @@ fn credentials_are_in_the_url_or_in_keys() {
         ("user = \"viewer\"\npassword_file = \"hunter2\"", "password_file: no such file"),
         ("user = \"viewer:hunter2\"", "user: contains a colon"),
         ("user = \"viewer\"\npassword_file = \"empty\"", "password_file: the file is empty"),
+        ("user = \"viewer\"\npassword_file = \"blank\"", "password_file: the first line of the file is empty"),
         ("user = \"viewer\"\npassword_file = \"/dev/zero\"", "password_file: is not a password"),
         ("user = \"viewer\"\npassword_env = \"hunter2\"", "password_env: there is no environment variable"),
         ("user = \"viewer\"\npassword_env = \"BLANK\"", "password_env: the environment variable of this name is empty"),
