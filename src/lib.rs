@@ -39,10 +39,11 @@
 //! | [`sink`] | outputs for masks, and the types of `[[stream.sink]]` |
 //! | [`zones`] | shares of the classes in the frame and in its zones |
 //! | [`outbox`] | messages about events that wait for a receiver, in a database (SQLite) |
-//! | [`base`] | queues, stop and retry, status and ledger, log deduplication, file writing |
+//! | [`base`] | queues, stop and retry, status and ledger, log deduplication, file writing, database files |
 //! | [`frame`] | frames and masks, as plain data |
 //!
-//! Only [`capture`], [`publish`] and [`gst`] use GStreamer; only [`segment`] uses ONNX Runtime; only [`history`] and [`outbox`] use SQLite. The trainer is a package of its own,
+//! Only [`capture`], [`publish`] and [`gst`] use GStreamer; only [`segment`] uses ONNX Runtime; only [`history`] and [`outbox`] use SQLite,
+//! with [`base::database_file`]. The trainer is a package of its own,
 //! `maskcast-train` in `src/train`, which uses this library.
 
 #![deny(unsafe_code)]

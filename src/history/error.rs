@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use rusqlite::{Error, ErrorCode};
+use rusqlite::ErrorCode;
+
+use crate::base::database_file::{self, DatabaseFileError};
 
 /// Why the history cannot be opened, written or read.
 #[derive(Debug, thiserror::Error)]
@@ -32,13 +34,7 @@ impl HistoryError {
     pub fn is_damage(&self) -> bool {
         match self {
             HistoryError::Damaged { .. } => true,
-            HistoryError::Database { source, .. } => match source.sqlite_error_code() {
-                // An error in a statement: the tables are not those of the version that the file claims to have.
-                Some(code) => {
-                    matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown)
-                }
-                None => matches!(source, Error::FromSqlConversionFailure(..) | Error::InvalidColumnType(..)),
-            },
+            HistoryError::Database { source, .. } => database_file::is_damage(source),
             _ => false,
         }
     }
@@ -56,6 +52,16 @@ impl HistoryError {
                     | ErrorCode::ApiMisuse
                     | ErrorCode::ParameterOutOfRange
             ),
+        }
+    }
+}
+
+impl From<DatabaseFileError> for HistoryError {
+    fn from(error: DatabaseFileError) -> Self {
+        match error {
+            DatabaseFileError::File { path, source } => HistoryError::File { path, source },
+            DatabaseFileError::InUse { path } => HistoryError::InUse { path },
+            DatabaseFileError::Replaced { path } => HistoryError::Replaced { path },
         }
     }
 }

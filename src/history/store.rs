@@ -1,8 +1,6 @@
 //! The database file, for its only writer.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
@@ -11,6 +9,7 @@ use super::entry::{AreaMinute, Batch, Snapshot};
 use super::error::HistoryError;
 use super::rows::{EVENT_COLUMNS, event_of, with_values};
 use super::schema::{STEPS, migrate, version};
+use crate::base::database_file::{DatabaseFile, NewFolders};
 use crate::events::Event;
 
 /// The file's name.
@@ -26,11 +25,8 @@ const LOG_SIZE: i64 = 4 << 20;
 #[derive(Debug)]
 pub(super) struct Store {
     connection: Connection,
-    path: PathBuf,
-    /// Identifies the file: device and inode.
-    identity: (u64, u64),
-    /// Locked while this process writes. SQLite's own locks would let two services end the events of each other.
-    _lock: File,
+    /// Locked while this process writes: two services would end the events of each other.
+    file: DatabaseFile,
 }
 
 impl Store {
@@ -38,26 +34,14 @@ impl Store {
     ///
     /// # Errors
     /// The folder or the file cannot be used, is in use, damaged, or of a newer version.
-    pub fn open(dir: &Path) -> Result<Self, HistoryError> {
-        let path = dir.join(FILE);
-        let in_file = |source| HistoryError::File { path: path.clone(), source };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o750)
-            .create(dir)
-            .map_err(|source| HistoryError::File { path: dir.to_owned(), source })?;
-        let lock = lock(&dir.join("history.lock"))?;
-        // Snapshots are not for other users of the machine. The files beside it get the same permissions.
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(in_file(error)),
-            _ => {}
-        }
-        let connection = connect(&path).map_err(|source| HistoryError::Database { path: path.clone(), source })?;
-        let found = std::fs::metadata(&path).map_err(in_file)?;
-        let mut store = Store { connection, identity: (found.dev(), found.ino()), path, _lock: lock };
+    pub fn open(dir: &Path, folders: NewFolders) -> Result<Self, HistoryError> {
+        let file = DatabaseFile::lock(&dir.join(FILE), folders)?;
+        let connection =
+            connect(file.path()).map_err(|source| HistoryError::Database { path: file.path().to_owned(), source })?;
+        let mut store = Store { connection, file };
         let (found, known) = (store.run(|connection| version(connection))?, STEPS.len());
         if found > known {
-            return Err(HistoryError::TooNew { path: store.path, found, known });
+            return Err(HistoryError::TooNew { path: store.path().to_owned(), found, known });
         }
         store.run(|connection| migrate(connection, STEPS))?;
         // A write, so that a file that can only be read is found now.
@@ -66,7 +50,8 @@ impl Store {
     }
 
     fn run<T>(&mut self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, HistoryError> {
-        work(&mut self.connection).map_err(|source| HistoryError::Database { path: self.path.clone(), source })
+        work(&mut self.connection)
+            .map_err(|source| HistoryError::Database { path: self.file.path().to_owned(), source })
     }
 
     /// Works in a transaction.
@@ -113,10 +98,7 @@ impl Store {
     /// # Errors
     /// [`HistoryError::Replaced`] if not.
     pub fn check_identity(&self) -> Result<(), HistoryError> {
-        match std::fs::metadata(&self.path) {
-            Ok(found) if (found.dev(), found.ino()) == self.identity => Ok(()),
-            _ => Err(HistoryError::Replaced { path: self.path.clone() }),
-        }
+        Ok(self.file.check()?)
     }
 
     /// Looks for damage in all pages, which takes a while.
@@ -126,7 +108,8 @@ impl Store {
     pub fn check_content(&mut self) -> Result<(), HistoryError> {
         let found: String =
             self.run(|connection| connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
-        if found == "ok" { Ok(()) } else { Err(HistoryError::Damaged { path: self.path.clone(), problem: found }) }
+        let path = self.path().to_owned();
+        if found == "ok" { Ok(()) } else { Err(HistoryError::Damaged { path, problem: found }) }
     }
 
     /// The size of the database in bytes.
@@ -142,7 +125,7 @@ impl Store {
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     /// Closes the database, and moves the write-ahead log into the file.
@@ -150,8 +133,8 @@ impl Store {
     /// # Errors
     /// The disk has failed. The log remains and is read at the next start.
     pub fn close(self) -> Result<(), HistoryError> {
-        let Store { connection, path, .. } = self;
-        connection.close().map_err(|(_, source)| HistoryError::Database { path, source })
+        let Store { connection, file } = self;
+        connection.close().map_err(|(_, source)| HistoryError::Database { path: file.path().to_owned(), source })
     }
 }
 
@@ -174,16 +157,6 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     Ok(connection)
-}
-
-fn lock(path: &Path) -> Result<File, HistoryError> {
-    let failed = |source| HistoryError::File { path: path.to_owned(), source };
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(HistoryError::InUse { path: path.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
-    }
 }
 
 fn write_event(transaction: &Transaction, event: &Event) -> rusqlite::Result<()> {

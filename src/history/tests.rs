@@ -13,6 +13,7 @@ use super::retention::{self, SteadyClock};
 use super::schema::{STEPS, migrate, version};
 use super::store::{FILE, Store};
 use super::*;
+use crate::base::database_file::NewFolders;
 use crate::events::{EndReason, Event, EventMessage, EventPhase};
 use crate::frame::{Label, Labels, Mask, PixelFormat, Rgb, VideoInfo};
 use crate::publish::jpeg_broadcast::JpegBroadcast;
@@ -76,7 +77,7 @@ fn until<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
 #[test]
 fn an_event_is_inserted_at_its_start_and_does_not_change_after_its_end() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut store, reader) = (Store::open(folder.path()).unwrap(), reader(folder.path()));
+    let (mut store, reader) = (Store::open(folder.path(), NewFolders::All).unwrap(), reader(folder.path()));
     let begun = event("a", 1000);
     store.write(&batch(std::slice::from_ref(&begun))).unwrap();
     assert_eq!(reader.event("a").unwrap().unwrap().event, begun);
@@ -97,7 +98,7 @@ fn an_event_is_inserted_at_its_start_and_does_not_change_after_its_end() {
 #[test]
 fn events_are_found_by_time_stream_and_rule_page_by_page() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut store, reader) = (Store::open(folder.path()).unwrap(), reader(folder.path()));
+    let (mut store, reader) = (Store::open(folder.path(), NewFolders::All).unwrap(), reader(folder.path()));
     let other = Event { stream: "yard".into(), rule: "left".into(), ..ended("d", 400, 400) };
     store
         .write(&batch(&[ended("a", 100, 900), ended("b", 200, 300), ended("c", 200, 250), other, event("e", 500)]))
@@ -183,7 +184,7 @@ fn minutes_have_mean_and_maximum_of_each_class_by_zone() {
     // The model is changed in the second minute, and then the clock is set back into the first one.
     push(&second, [0, 0, 0, 0], 70);
     push(&second, [1, 1, 0, 0], 30);
-    let mut store = Store::open(folder.path()).unwrap();
+    let mut store = Store::open(folder.path(), NewFolders::All).unwrap();
     store.write(&Batch { minutes: taken, ..Batch::default() }).unwrap();
     let rest = history.streams.take_minutes(None);
     assert_eq!((rest.minutes.len(), rest.lost), (6, 0));
@@ -230,7 +231,7 @@ fn a_file_of_an_older_version_keeps_its_content() {
     let insert = "INSERT INTO event VALUES ('old', 'gate', 'r', NULL, '[\"car\"]', 5, 9, 'unknown', 0.5, 0.75, 7, 9)";
     old.execute(insert, []).unwrap();
     drop(old);
-    let mut store = Store::open(folder.path()).unwrap();
+    let mut store = Store::open(folder.path(), NewFolders::All).unwrap();
     assert_eq!(version(store.connection()).unwrap(), STEPS.len());
     let jpeg = Bytes::from_static(b"jpeg");
     let snapshot = |event: &str| Snapshot { event: event.into(), kind: SnapshotKind::Peak, jpeg: jpeg.clone() };
@@ -246,7 +247,7 @@ fn a_file_of_an_older_version_keeps_its_content() {
 
     let newer = Connection::open(folder.path().join(FILE)).unwrap();
     newer.pragma_update(None, "user_version", STEPS.len() + 1).unwrap();
-    let error = Store::open(folder.path()).unwrap_err();
+    let error = Store::open(folder.path(), NewFolders::All).unwrap_err();
     assert!(matches!(error, HistoryError::TooNew { found: 3, known: 2, .. }) && !error.is_damage(), "{error}");
     assert_eq!(version(&newer).unwrap(), 3, "it is not changed");
 }
@@ -254,17 +255,17 @@ fn a_file_of_an_older_version_keeps_its_content() {
 #[test]
 fn only_one_process_writes() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
-    assert!(matches!(Store::open(folder.path()), Err(HistoryError::InUse { .. })));
+    let store = Store::open(folder.path(), NewFolders::All).unwrap();
+    assert!(matches!(Store::open(folder.path(), NewFolders::All), Err(HistoryError::InUse { .. })));
     store.close().unwrap();
-    Store::open(folder.path()).unwrap().close().unwrap();
+    Store::open(folder.path(), NewFolders::All).unwrap().close().unwrap();
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(folder.path().join(FILE)).unwrap());
     assert_eq!(mode & 0o777, 0o600, "snapshots are not for other users");
 }
 
 /// Two hundred events with snapshots of twenty kilobytes, one a minute, and the minutes.
 fn filled(dir: &Path) -> Store {
-    let mut store = Store::open(dir).unwrap();
+    let mut store = Store::open(dir, NewFolders::All).unwrap();
     for n in 0..200 {
         let id = format!("{n:03}");
         let start = 60_000 * n;
@@ -339,7 +340,7 @@ fn nothing_is_too_old_until_the_clock_has_run_evenly_for_ten_minutes() {
 #[test]
 fn events_that_a_previous_process_did_not_end_are_ended_when_they_were_last_seen() {
     let folder = tempfile::tempdir().unwrap();
-    let mut store = Store::open(folder.path()).unwrap();
+    let mut store = Store::open(folder.path(), NewFolders::All).unwrap();
     let early = Event { stream: "yard".into(), ..event("early", 500) };
     let seen = vec![(Arc::from("gate"), 7000), (Arc::from("hall"), 9000)];
     store.write(&Batch { seen, ..batch(&[event("lasts", 1000), ended("ended", 2000, 3000), early]) }).unwrap();
@@ -459,4 +460,29 @@ fn what_comes_while_the_folder_cannot_be_used_is_stored_later() {
     assert_eq!(ids(&history.reader, EventQuery { limit: 100, ..EventQuery::default() }).len(), 50);
     assert_eq!(shares(&history.reader, None, None, 1).times.len(), 50);
     assert_eq!((history.status.stored(), history.status.lost()), (100, 0));
+}
+
+#[test]
+fn a_database_that_is_removed_is_created_again_with_what_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("state");
+    let (history, ..) = history(&dir, 1 << 30);
+    let hub: Arc<EventHub> = Arc::default();
+    let threads = HistoryThreads::start(&history, &hub).unwrap();
+    let found = |id: &str| history.reader.event(id).ok().flatten();
+    let send = |phase, event| hub.send(EventMessage { phase, event });
+    send(EventPhase::Start, event("lasts", 1000));
+    send(EventPhase::End, ended("ended", 1000, 2000));
+    until("they are stored", || found("lasts").and(found("ended")));
+    std::fs::remove_dir_all(&dir).unwrap();
+    // Without anything to write.
+    until("it is there again", || found("lasts"));
+    assert_eq!(found("ended"), None, "it was in the old file only");
+    assert_eq!((history.status.failures(), history.status.problem()), (1, None));
+    // Again, just before the stop.
+    std::fs::remove_file(dir.join(FILE)).unwrap();
+    send(EventPhase::Start, event("last", 3000));
+    threads.stop(DEADLINE);
+    assert!(found("last").is_some() && found("lasts").is_some());
+    assert_eq!(history.status.lost(), 0);
 }

@@ -1,6 +1,6 @@
 //! The thread that writes the history.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use super::error::HistoryError;
 use super::retention::{self, SteadyClock};
 use super::store::{FILE, Store};
 use super::streams::HistoryStreams;
+use crate::base::database_file::{NewFolders, move_aside, remove_log};
 use crate::base::history_status::HistoryStatus;
 use crate::base::log_dedup;
 use crate::base::stop::{Stop, WakeReason};
@@ -26,6 +27,9 @@ const SEEN_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often old entries are deleted.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often the file is compared with the one at its path: SQLite continues to write to a file that was removed.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The pause after a failure.
 const RETRY: Duration = Duration::from_secs(5);
@@ -62,8 +66,12 @@ struct Running {
     /// What is being written; kept after a failure.
     batch: Batch,
     retry_at: Instant,
-    /// The last time a damaged file was moved aside.
+    /// The last time a damaged file was moved aside, or a removed one was created again.
     replaced_at: Option<Instant>,
+    /// When the file is compared with the one at its path next.
+    check_at: Instant,
+    /// Created when the database is opened: those above its folder only before it was opened first.
+    folders: NewFolders,
     /// Whether the events that a previous process did not end have been ended.
     has_ended_interrupted: bool,
     seen_at: Instant,
@@ -81,6 +89,8 @@ impl Writer {
             batch: Batch::default(),
             retry_at: now,
             replaced_at: None,
+            check_at: now,
+            folders: NewFolders::All,
             has_ended_interrupted: false,
             seen_at: now,
             retention_at: now,
@@ -91,6 +101,10 @@ impl Writer {
         }
         // Several transactions, if more waits than one takes.
         running.turn(true);
+        if running.store.is_none() {
+            // The file was removed: it is created again.
+            running.turn(true);
+        }
         while running.store.is_some() && !running.writer.events.messages.is_empty() {
             running.turn(true);
         }
@@ -131,7 +145,7 @@ impl Running {
     }
 
     fn open(&mut self) {
-        let opened = Store::open(&self.writer.dir).and_then(|mut store| {
+        let opened = Store::open(&self.writer.dir, self.folders).and_then(|mut store| {
             if !self.has_ended_interrupted {
                 self.end_interrupted(&mut store)?;
                 self.has_ended_interrupted = true;
@@ -142,6 +156,7 @@ impl Running {
             Ok(store) => {
                 tracing::debug!("history opened: {}", store.path().display());
                 self.store = Some(store);
+                self.folders = NewFolders::Last;
                 self.note_success();
             }
             Err(error) => self.fail(None, &error),
@@ -173,6 +188,11 @@ impl Running {
             store.check_content()?;
         }
         self.gather(is_end);
+        let now = Instant::now();
+        if is_end || now >= self.check_at {
+            store.check_identity()?;
+            self.check_at = now + CHECK_INTERVAL;
+        }
         if !self.batch.is_empty() {
             store.write(&self.batch)?;
             self.writer.status.count_stored(self.batch.entries());
@@ -181,9 +201,7 @@ impl Running {
         }
         let bytes = store.bytes()?;
         self.writer.status.set_bytes(bytes);
-        let now = Instant::now();
         if !is_end && (bytes > self.writer.limits.max_size || now >= self.retention_at) {
-            store.check_identity()?;
             self.retention_at = now + RETENTION_INTERVAL;
             let wall = Timestamp::now();
             let oldest =
@@ -223,15 +241,25 @@ impl Running {
     }
 
     fn fail(&mut self, store: Option<Store>, error: &HistoryError) {
-        drop(store);
+        if let (HistoryError::Replaced { path }, Some(mut store)) = (error, store) {
+            self.keep_open_events(&mut store);
+            drop(store);
+            remove_log(path);
+        }
         let now = Instant::now();
         let status = &self.writer.status;
         self.retry_at = now + RETRY;
         status.fail(error.to_string());
-        if error.is_damage() && self.replaced_at.is_none_or(|at| now.saturating_duration_since(at) > RETENTION_INTERVAL)
-        {
+        let is_first = self.replaced_at.is_none_or(|at| now.saturating_duration_since(at) > RETENTION_INTERVAL);
+        if is_first && matches!(error, HistoryError::Replaced { .. }) {
             self.replaced_at = Some(now);
-            match move_aside(&self.writer.dir) {
+            self.retry_at = now;
+            log_dedup::error("", "history", None, &format!("history is stored in a new file: {error}"));
+            return;
+        }
+        if is_first && error.is_damage() {
+            self.replaced_at = Some(now);
+            match move_aside(&self.writer.dir.join(FILE)) {
                 Ok(kept) => {
                     let kept = kept.display();
                     let text =
@@ -255,6 +283,14 @@ impl Running {
         log_dedup::error("", "history", None, &text);
     }
 
+    /// The events that last are stored again: those that have ended are only in the file that was removed, which can be read
+    /// as long as it is open.
+    fn keep_open_events(&mut self, removed: &mut Store) {
+        let open = removed.open_events().unwrap_or_default();
+        let message = |(event, _)| Arc::new(EventMessage { phase: EventPhase::Start, event });
+        self.batch.events.splice(0..0, open.into_iter().map(message));
+    }
+
     fn close(self) {
         let left = self.batch.entries() + self.writer.events.messages.len() as u64;
         let closed = self.store.map_or(Ok(()), Store::close);
@@ -266,26 +302,4 @@ impl Running {
             tracing::error!("history entries lost, the database could not be written before the stop: {left}");
         }
     }
-}
-
-/// Renames a damaged database and the files beside it. Returns the new path.
-fn move_aside(dir: &Path) -> std::io::Result<PathBuf> {
-    let time = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
-    let name = (1..).map(|n| match n {
-        1 => format!("history-damaged-{time}.sqlite"),
-        n => format!("history-damaged-{time}-{n}.sqlite"),
-    });
-    let kept = name.map(|name| dir.join(name)).find(|path| !path.exists()).unwrap_or_default();
-    for suffix in ["-wal", "-shm", ""] {
-        let with_suffix = |path: &Path| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(suffix);
-            PathBuf::from(name)
-        };
-        match std::fs::rename(with_suffix(&dir.join(FILE)), with_suffix(&kept)) {
-            Err(error) if suffix.is_empty() || error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(kept)
 }
