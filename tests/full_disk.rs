@@ -195,7 +195,7 @@ fn messages_that_wait_are_in_memory_while_the_disk_is_full() {
     std::fs::remove_file(&filler).unwrap();
     assert!(push(&mut queue), "space is free again");
     drop(queue);
-    let queue = EventQueue::open(Some(&file), 10_000, Arc::default(), "test").unwrap();
+    let mut queue = EventQueue::open(Some(&file), 10_000, Arc::default(), "test").unwrap();
     let number = |message: &[u8]| String::from_utf8(message.to_vec()).unwrap().parse::<usize>().unwrap();
     let found: Vec<usize> =
         queue.next(&mut Cursor::default(), 10_000).iter().map(|event| number(&event.message)).collect();

@@ -3,11 +3,20 @@
 //!
 //! A message is stored before it is sent, and removed when the receiver has it, so that it arrives at least once. What cannot
 //! be written to the disk is kept in memory, and written with the next message that can be.
+//!
+//! | the file | then |
+//! | --- | --- |
+//! | cannot be written | new messages are in memory until it can |
+//! | is removed or replaced while it is open | what waits is read from the open file, and written to a new one |
+//! | is damaged | it is renamed, and what can be read is written to a new one |
+//! | is in use by another process, of a newer version, or cannot be opened at the start | it is not touched; messages are in memory only |
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use crate::base::database_file::{NewFolders, move_aside, remove_log};
 use crate::base::log_dedup;
 use crate::base::queue_status::QueueStatus;
 
@@ -18,7 +27,14 @@ mod store;
 pub use error::QueueError;
 pub use event::{EventKey, QueuedEvent};
 
-use store::{Row, Store};
+use event::NewEvent;
+use store::{Store, report_damage};
+
+/// How often the file is compared with the one at its path, and opened again after it was removed.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A file that is damaged again within this time is not replaced.
+const REPLACE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The place in the queue up to which messages were read.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,17 +47,22 @@ pub struct Cursor {
 #[derive(Debug)]
 pub struct EventQueue {
     disk: Option<Store>,
+    /// The file to create again when there is no disk; `None` if it is not to be used.
+    file: Option<PathBuf>,
     memory: Store,
     newest: i64,
     capacity: u64,
     status: Arc<QueueStatus>,
     /// The stage of log lines.
     stage: &'static str,
+    checked: Instant,
+    /// When a damaged file was replaced last.
+    replaced: Option<Instant>,
 }
 
 impl EventQueue {
     /// The queue in a file, for this number of messages; `stage` is that of its log lines. If the file cannot be used, which is
-    /// logged, or without a file, it is in memory.
+    /// logged, or without a file, it is in memory. The file is locked: no other queue can use it.
     ///
     /// # Errors
     /// SQLite cannot be used at all.
@@ -51,26 +72,146 @@ impl EventQueue {
         status: Arc<QueueStatus>,
         stage: &'static str,
     ) -> Result<Self, QueueError> {
-        let memory = Store::open(None)?;
-        let open = |file: &Path| {
-            let store = Store::open(Some(file))?;
-            let newest = store.newest().map_err(|error| store.error(error))?;
-            Ok::<_, QueueError>((store, newest))
-        };
-        let (disk, newest) = match file.map(open).transpose() {
-            Ok(Some((store, newest))) => (Some(store), newest),
-            Ok(None) => (None, 0),
-            Err(error) => {
-                tracing::error!(stage, "event queue cannot be opened, events are kept in memory only: {error}");
-                (None, 0)
-            }
-        };
+        let disk = file.and_then(|file| {
+            let opened = Store::open(file, NewFolders::All, stage);
+            opened
+                .inspect_err(|error| {
+                    report(stage, "event queue cannot be opened, events are kept in memory only", error)
+                })
+                .ok()
+        });
         if file.is_some() {
             status.set_stored(disk.is_some());
         }
-        let mut queue = EventQueue { disk, memory, newest, capacity, status, stage };
+        let mut queue = EventQueue::with(disk, capacity, status, stage)?;
         queue.limit();
         Ok(queue)
+    }
+
+    /// The queue in a file that exists, which is not changed if it cannot be used.
+    ///
+    /// # Errors
+    /// The file cannot be used, or another process uses it.
+    pub fn open_unchanged(file: &Path, stage: &'static str) -> Result<Self, QueueError> {
+        EventQueue::with(Some(Store::open_unchanged(file)?), u64::MAX, Arc::default(), stage)
+    }
+
+    fn with(
+        disk: Option<Store>,
+        capacity: u64,
+        status: Arc<QueueStatus>,
+        stage: &'static str,
+    ) -> Result<Self, QueueError> {
+        let newest = disk.as_ref().map_or(0, |disk| disk.newest);
+        let (memory, checked) = (Store::in_memory()?, Instant::now());
+        let file = disk.as_ref().map(|disk| disk.path().to_owned());
+        Ok(EventQueue { disk, file, memory, newest, capacity, status, stage, checked, replaced: None })
+    }
+
+    /// Looks whether the file is still there, and creates it again if not. To be called every few seconds: a queue without new
+    /// messages does not notice it otherwise.
+    pub fn check(&mut self) {
+        if self.checked.elapsed() >= CHECK_INTERVAL {
+            self.check_now();
+        }
+    }
+
+    fn check_now(&mut self) {
+        self.checked = Instant::now();
+        if let Some(Err(error)) = self.disk.as_ref().map(Store::check) {
+            let (kept, lost) = self.move_to_memory();
+            self.file.iter().for_each(|file| remove_log(file));
+            let text = format!("event queue is stored in a new file: {error}: {kept} messages kept, {lost} lost");
+            log_dedup::error("", self.stage, None, &text);
+        }
+        if self.disk.is_none() {
+            self.create_again();
+        }
+    }
+
+    /// Reads what waits on the disk into memory, and closes the file, which can be read as long as it is open. Returns the numbers
+    /// of messages that were read and that cannot be read.
+    fn move_to_memory(&mut self) -> (u64, u64) {
+        let Some(disk) = self.disk.take() else { return (0, 0) };
+        self.status.set_stored(false);
+        let found = disk.readable();
+        let rows: Vec<NewEvent<'_>> = found.iter().map(QueuedEvent::row).collect();
+        let topics = disk.retained().unwrap_or_default();
+        let noted = self.memory.note_retained(topics.iter().map(String::as_str), []);
+        let kept = match self.memory.push(&rows).and(noted) {
+            Ok(()) => found.len() as u64,
+            Err(error) => {
+                self.report("events lost, there is no memory for them", &self.memory.error(error));
+                0
+            }
+        };
+        let lost = disk.count.saturating_sub(kept);
+        self.status.add_lost(lost);
+        self.status.set_waiting(self.len());
+        (kept, lost)
+    }
+
+    /// Creates the file that was removed, and writes to it what is in memory.
+    fn create_again(&mut self) {
+        let Some(file) = self.file.clone() else { return };
+        let created = Store::open(&file, NewFolders::Last, self.stage).and_then(|mut disk| {
+            // A file that was put in its place may have older copies of these messages.
+            let keys: Vec<EventKey> = self.in_memory().iter().map(|event| event.key).collect();
+            let topics = self.memory.retained().unwrap_or_default();
+            disk.remove(&keys)
+                .and_then(|()| disk.note_retained(topics.iter().map(String::as_str), []))
+                .map_err(|error| disk.error(error))?;
+            Ok(disk)
+        });
+        match created {
+            Ok(disk) => {
+                self.newest = self.newest.max(disk.newest);
+                self.disk = Some(disk);
+                self.push_to_disk(&[]);
+                self.status.set_waiting(self.len());
+            }
+            Err(error) => {
+                if matches!(error, QueueError::InUse { .. } | QueueError::Version { .. }) {
+                    self.file = None;
+                }
+                self.report("event queue cannot be opened, events are kept in memory only", &error);
+            }
+        }
+    }
+
+    /// Renames a damaged file, and writes what can be read to a new one. Returns whether there is a new one.
+    fn replace_damaged(&mut self, error: &QueueError) -> bool {
+        let Some(file) = self.file.clone() else { return false };
+        if self.replaced.is_some_and(|at| at.elapsed() < REPLACE_INTERVAL) {
+            return false;
+        }
+        self.replaced = Some(Instant::now());
+        let (_, lost) = self.move_to_memory();
+        match move_aside(&file) {
+            Ok(moved) => report_damage(self.stage, error, &moved),
+            Err(moving) => {
+                let text = format!("event queue is damaged and cannot be renamed: {error}; {moving}");
+                log_dedup::error("", self.stage, None, &text);
+                self.file = None;
+            }
+        }
+        if lost > 0 {
+            log_dedup::error("", self.stage, None, &format!("events lost with a damaged file: {lost} messages"));
+        }
+        self.create_again();
+        self.disk.is_some()
+    }
+
+    /// Works on the disk, if there is one; again on the new file if the file is damaged.
+    fn on_disk<T>(&mut self, work: impl Fn(&mut Store) -> rusqlite::Result<T>) -> Option<Result<T, QueueError>> {
+        let run = |queue: &mut Self| {
+            let disk = queue.disk.as_mut()?;
+            Some(work(disk).map_err(|error| disk.error(error)))
+        };
+        match run(self) {
+            Some(Err(error)) if error.is_damage() && self.replace_damaged(&error) => run(self),
+            done => done,
+        }
     }
 
     /// The number of messages.
@@ -86,9 +227,10 @@ impl EventQueue {
     /// Adds messages, pairs of the name of the stream and the JSON object, in one transaction. If there are too many, the
     /// oldest are removed and counted as lost. Returns a key for each.
     pub fn push(&mut self, messages: &[(&str, Vec<u8>)]) -> Vec<EventKey> {
+        self.check();
         let keys: Vec<EventKey> = (self.newest + 1..).take(messages.len()).map(EventKey).collect();
         self.newest += messages.len() as i64;
-        let rows: Vec<Row<'_>> =
+        let rows: Vec<NewEvent<'_>> =
             keys.iter().zip(messages).map(|(key, (stream, message))| (*key, *stream, message.as_slice())).collect();
         if !self.push_to_disk(&rows)
             && let Err(error) = self.memory.push(&rows)
@@ -102,18 +244,32 @@ impl EventQueue {
 
     /// Writes what is in memory to the disk, if that is possible now. Returns what remains only in memory.
     pub fn flush(&mut self) -> Vec<QueuedEvent> {
+        self.check_now();
         if self.memory.count == 0 || self.push_to_disk(&[]) {
             return Vec::new();
         }
         self.in_memory()
     }
 
+    /// Closes the file, so that another queue can use it. Returns the messages that are not in it.
+    pub fn close(&mut self) -> Vec<QueuedEvent> {
+        let left = self.flush();
+        (self.disk, self.file) = (None, None);
+        left
+    }
+
+    /// Deletes the file.
+    pub fn delete(self) {
+        if let Some(disk) = self.disk {
+            disk.delete();
+        }
+    }
+
     /// Up to `most` messages after the cursor, the oldest first, and moves the cursor. Messages that cannot be read now are
     /// read later.
-    pub fn next(&self, cursor: &mut Cursor, most: usize) -> Vec<QueuedEvent> {
-        let from_disk = self.disk.as_ref().map_or(Ok(Vec::new()), |disk| {
-            disk.next(cursor.disk, most).map_err(|error| self.report("event queue cannot be read", &disk.error(error)))
-        });
+    pub fn next(&mut self, cursor: &mut Cursor, most: usize) -> Vec<QueuedEvent> {
+        let from_disk = self.on_disk(|disk| disk.next(cursor.disk, most)).unwrap_or(Ok(Vec::new()));
+        let from_disk = from_disk.map_err(|error| self.report("event queue cannot be read", &error));
         let from_memory = self.memory.next(cursor.memory, most).unwrap_or_else(|error| {
             self.report("event queue cannot be read", &self.memory.error(error));
             Vec::new()
@@ -132,10 +288,11 @@ impl EventQueue {
 
     /// Removes messages that the receiver has, or that are given up.
     pub fn remove(&mut self, keys: &[EventKey]) {
-        for store in self.disk.iter_mut().chain([&mut self.memory]) {
-            if let Err(error) = store.remove(keys) {
-                report(self.stage, "event queue cannot be written, events will be sent again", &store.error(error));
-            }
+        self.check();
+        let from_disk = self.on_disk(|disk| disk.remove(keys)).unwrap_or(Ok(()));
+        let from_memory = self.memory.remove(keys).map_err(|error| self.memory.error(error));
+        for error in [from_disk, from_memory].into_iter().filter_map(Result::err) {
+            self.report("event queue cannot be written, events will be sent again", &error);
         }
         self.status.set_waiting(self.len());
     }
@@ -151,25 +308,27 @@ impl EventQueue {
 
     /// Notes topics of retained messages before they are sent first, or removes them when they are cleared.
     pub fn note_retained<'a>(&mut self, add: impl Iterator<Item = &'a str>, remove: impl Iterator<Item = &'a str>) {
-        let store = self.disk.as_mut().unwrap_or(&mut self.memory);
-        if let Err(error) = store.note_retained(add, remove) {
-            let what = "event queue cannot be written, entities that are removed later may remain";
-            report(self.stage, what, &store.error(error));
+        let (add, remove): (Vec<&str>, Vec<&str>) = (add.collect(), remove.collect());
+        let note = |store: &mut Store| store.note_retained(add.iter().copied(), remove.iter().copied());
+        let noted =
+            self.on_disk(note).unwrap_or_else(|| note(&mut self.memory).map_err(|error| self.memory.error(error)));
+        if let Err(error) = noted {
+            self.report("event queue cannot be written, entities that are removed later may remain", &error);
         }
     }
 
     /// Adds messages to the file, behind those that are in memory. Returns whether they are there.
-    fn push_to_disk(&mut self, messages: &[Row<'_>]) -> bool {
+    fn push_to_disk(&mut self, messages: &[NewEvent<'_>]) -> bool {
         let older = self.in_memory();
-        let Some(disk) = &mut self.disk else { return false };
-        let rows = older.iter().map(|event| (event.key, event.stream.as_str(), event.message.as_slice()));
-        let written = disk.push(&rows.chain(messages.iter().copied()).collect::<Vec<_>>());
+        let rows: Vec<NewEvent<'_>> = older.iter().map(QueuedEvent::row).chain(messages.iter().copied()).collect();
+        let Some(written) = self.on_disk(|disk| disk.push(&rows)) else { return false };
         self.status.set_stored(written.is_ok());
         if let Err(error) = written {
-            report(self.stage, "event queue cannot be written, events are kept in memory only", &disk.error(error));
+            self.report("event queue cannot be written, events are kept in memory only", &error);
             return false;
         }
-        if let Err(error) = self.memory.remove_oldest(older.len() as u64) {
+        let keys: Vec<EventKey> = older.iter().map(|event| event.key).collect();
+        if let Err(error) = self.memory.remove(&keys) {
             self.report("event queue cannot be written, events will be sent again", &self.memory.error(error));
         }
         true
@@ -210,124 +369,4 @@ fn report(stage: &'static str, what: &str, error: &QueueError) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn open(folder: Option<&Path>, capacity: u64) -> (EventQueue, Arc<QueueStatus>) {
-        let status = Arc::new(QueueStatus::default());
-        let file = folder.map(|folder| folder.join("queue.sqlite"));
-        (EventQueue::open(file.as_deref(), capacity, Arc::clone(&status), "test").unwrap(), status)
-    }
-
-    fn push(queue: &mut EventQueue, numbers: std::ops::Range<usize>) {
-        let messages: Vec<(&str, Vec<u8>)> = numbers.map(|n| ("gate", n.to_string().into_bytes())).collect();
-        queue.push(&messages);
-    }
-
-    fn all(queue: &EventQueue) -> Vec<String> {
-        let text = |event: QueuedEvent| String::from_utf8(event.message).unwrap();
-        queue.next(&mut Cursor::default(), 1000).into_iter().map(text).collect()
-    }
-
-    #[test]
-    fn messages_remain_until_they_are_removed_and_survive_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let (mut queue, status) = open(Some(&folder.path().join("state")), 10);
-        push(&mut queue, 0..3);
-        assert_eq!((queue.len(), status.waiting(), status.lost()), (3, 3, 0));
-        let mut cursor = Cursor::default();
-        let first = queue.next(&mut cursor, 2);
-        assert_eq!(queue.next(&mut cursor, 2).len(), 1, "it continues after the first two");
-        assert!(queue.next(&mut cursor, 2).is_empty());
-        queue.remove(&[first[1].key]);
-        drop(queue);
-        let (queue, status) = open(Some(&folder.path().join("state")), 10);
-        assert_eq!((all(&queue), status.waiting()), (vec!["0".to_owned(), "2".to_owned()], 2));
-    }
-
-    #[test]
-    fn the_oldest_messages_of_a_full_queue_are_lost_and_counted() {
-        let folder = tempfile::tempdir().unwrap();
-        for place in [Some(folder.path()), None] {
-            let (mut queue, status) = open(place, 3);
-            push(&mut queue, 0..2);
-            push(&mut queue, 2..5);
-            assert_eq!(all(&queue), ["2", "3", "4"]);
-            assert_eq!((queue.len(), status.waiting(), status.lost()), (3, 3, 2));
-        }
-    }
-
-    #[test]
-    fn a_queue_that_cannot_be_written_continues_in_memory_until_it_can() {
-        let folder = tempfile::tempdir().unwrap();
-        let (mut queue, status) = open(Some(folder.path()), 10);
-        push(&mut queue, 0..1);
-        assert_eq!(status.is_stored(), Some(true));
-        let set = |queue: &EventQueue, text: &str| queue.disk.as_ref().unwrap().database.execute_batch(text).unwrap();
-        set(&queue, "PRAGMA query_only = ON");
-        push(&mut queue, 1..3);
-        assert_eq!(all(&queue), ["0", "1", "2"]);
-        assert_eq!((queue.len(), status.lost(), status.is_stored()), (3, 0, Some(false)));
-        assert_eq!(queue.flush().len(), 2, "they are only in memory");
-        let mut cursor = Cursor::default();
-        assert_eq!(queue.next(&mut cursor, 2).len(), 2);
-        // The disk can be written again: what was in memory is stored in its order, and not read twice.
-        set(&queue, "PRAGMA query_only = OFF");
-        push(&mut queue, 3..4);
-        assert_eq!((queue.len(), queue.memory.count, status.is_stored()), (4, 0, Some(true)));
-        let rest = queue.next(&mut cursor, 10);
-        assert_eq!(rest.iter().map(|event| event.message.as_slice()).collect::<Vec<_>>(), [b"2", b"3"]);
-        queue.remove(&[rest[0].key]);
-        drop(queue);
-        let (queue, status) = open(Some(folder.path()), 10);
-        assert_eq!(
-            (all(&queue), status.is_stored()),
-            (vec!["0".to_owned(), "1".to_owned(), "3".to_owned()], Some(true))
-        );
-        drop(queue);
-        let (mut queue, _) = open(Some(folder.path()), 10);
-        set(&queue, "PRAGMA query_only = ON");
-        push(&mut queue, 4..5);
-        set(&queue, "PRAGMA query_only = OFF");
-        assert!(queue.flush().is_empty(), "they are stored without a new message");
-        assert_eq!(queue.memory.count, 0);
-    }
-
-    #[test]
-    fn a_full_queue_that_cannot_be_written_is_limited_too() {
-        let folder = tempfile::tempdir().unwrap();
-        let (mut queue, status) = open(Some(folder.path()), 3);
-        push(&mut queue, 0..2);
-        queue.disk.as_ref().unwrap().database.execute_batch("PRAGMA query_only = ON").unwrap();
-        push(&mut queue, 2..9);
-        assert_eq!(
-            (queue.len(), status.lost()),
-            (3, 6),
-            "the oldest in memory are lost, as the disk cannot be written"
-        );
-        assert_eq!(all(&queue), ["0", "1", "8"]);
-    }
-
-    #[test]
-    fn a_file_that_is_not_a_database_is_not_used() {
-        let broken = tempfile::tempdir().unwrap();
-        std::fs::write(broken.path().join("queue.sqlite"), "not a database, but of some length".repeat(100)).unwrap();
-        let (mut queue, status) = open(Some(broken.path()), 10);
-        push(&mut queue, 0..1);
-        assert_eq!((all(&queue), status.is_stored()), (vec!["0".to_owned()], Some(false)));
-        let (mut queue, status) = open(None, 10);
-        push(&mut queue, 0..1);
-        assert_eq!((all(&queue), status.is_stored()), (vec!["0".to_owned()], None));
-    }
-
-    #[test]
-    fn retained_topics_are_known_after_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let (mut queue, _) = open(Some(folder.path()), 3);
-        queue.note_retained(["a", "b", "a"].into_iter(), std::iter::empty());
-        queue.note_retained(["c"].into_iter(), ["a"].into_iter());
-        drop(queue);
-        let (queue, _) = open(Some(folder.path()), 3);
-        assert_eq!(queue.retained().into_iter().collect::<Vec<_>>(), ["b", "c"]);
-    }
-}
+mod tests;

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, Row, Transaction, params};
 
 use super::error::QueueError;
-use super::event::{EventKey, QueuedEvent};
+use super::event::{EventKey, NewEvent, QueuedEvent};
+use crate::base::database_file::{DatabaseFile, NewFolders};
+use crate::base::log_dedup;
 
 /// The version of the tables, SQLite's `user_version`.
 const VERSION: i64 = 1;
@@ -17,27 +19,52 @@ const TABLES: &str = "
     CREATE TABLE retained (topic TEXT PRIMARY KEY) WITHOUT ROWID;
     PRAGMA user_version = 1;";
 
+const NEWEST: &str = "
+    SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'event'), 0),
+               coalesce((SELECT max(id) FROM event), 0))";
+
 /// How long a write waits for another program that reads the file, such as a backup.
 const BUSY: Duration = Duration::from_secs(2);
-
-/// A message to store: its key, the name of its stream, and its JSON object.
-pub(super) type Row<'a> = (EventKey, &'a str, &'a [u8]);
 
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) database: Connection,
     path: PathBuf,
+    /// Locked until the database is closed; `None` in memory.
+    file: Option<DatabaseFile>,
+    /// The key of the newest message that was ever stored, when the file was opened.
+    pub(super) newest: i64,
     pub(super) count: u64,
 }
 
 impl Store {
-    /// Opens or creates a file and its folder, or a database in memory.
-    pub(super) fn open(file: Option<&Path>) -> Result<Self, QueueError> {
+    /// A database in memory.
+    pub(super) fn in_memory() -> Result<Self, QueueError> {
+        Store::connect(None)
+    }
+
+    /// Locks and opens a file, or creates it and its folder. A damaged one is renamed, which is logged, and a new one is created.
+    pub(super) fn open(file: &Path, folders: NewFolders, stage: &'static str) -> Result<Self, QueueError> {
+        let mut file = DatabaseFile::lock(file, folders)?;
+        let store = match Store::connect(Some(file.path())) {
+            Err(error) if error.is_damage() => {
+                report_damage(stage, &error, &file.move_aside()?);
+                Store::connect(Some(file.path()))
+            }
+            opened => opened,
+        };
+        Ok(Store { file: Some(file), ..store? })
+    }
+
+    /// Locks and opens a file that exists. A damaged one remains as it is.
+    pub(super) fn open_unchanged(file: &Path) -> Result<Self, QueueError> {
+        let file = DatabaseFile::lock(file, NewFolders::Last)?;
+        let store = Store::connect(Some(file.path()))?;
+        Ok(Store { file: Some(file), ..store })
+    }
+
+    fn connect(file: Option<&Path>) -> Result<Self, QueueError> {
         let path = file.map_or_else(|| PathBuf::from("memory"), Path::to_path_buf);
-        if let Some(folder) = file.and_then(Path::parent) {
-            std::fs::create_dir_all(folder)
-                .map_err(|source| QueueError::Folder { path: folder.to_path_buf(), source })?;
-        }
         let open = || {
             let database = if file.is_some() { Connection::open(&path)? } else { Connection::open_in_memory()? };
             database.busy_timeout(BUSY)?;
@@ -48,14 +75,29 @@ impl Store {
                 database.execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} COMMIT;"))?;
             }
             let count = database.query_row("SELECT count(*) FROM event", [], |row| row.get::<_, i64>(0))?;
-            Ok((database, version, count))
+            let newest = database.query_row(NEWEST, [], |row| row.get(0))?;
+            Ok((database, version, count, newest))
         };
-        let (database, version, count) =
+        let (database, version, count, newest) =
             open().map_err(|source| QueueError::Database { path: path.clone(), source })?;
         if version > VERSION {
             return Err(QueueError::Version { path, version });
         }
-        Ok(Store { database, path, count: u64::try_from(count).unwrap_or(0) })
+        Ok(Store { database, path, file: None, newest, count: u64::try_from(count).unwrap_or(0) })
+    }
+
+    /// Whether the file at the path is still the one that is open.
+    pub(super) fn check(&self) -> Result<(), QueueError> {
+        Ok(self.file.as_ref().map_or(Ok(()), DatabaseFile::check)?)
+    }
+
+    /// Closes and deletes the file.
+    pub(super) fn delete(self) {
+        let Store { database, file, .. } = self;
+        drop(database);
+        if let Some(file) = file {
+            file.delete();
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -66,18 +108,8 @@ impl Store {
         QueueError::Database { path: self.path.clone(), source }
     }
 
-    /// The key of the newest message that was ever stored.
-    pub(super) fn newest(&self) -> rusqlite::Result<i64> {
-        self.database.query_row(
-            "SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'event'), 0),
-                        coalesce((SELECT max(id) FROM event), 0))",
-            [],
-            |row| row.get(0),
-        )
-    }
-
     /// Adds messages in one transaction.
-    pub(super) fn push(&mut self, messages: &[Row<'_>]) -> rusqlite::Result<()> {
+    pub(super) fn push(&mut self, messages: &[NewEvent<'_>]) -> rusqlite::Result<()> {
         let transaction = self.database.transaction()?;
         let added = insert(&transaction, messages)?;
         transaction.commit()?;
@@ -89,10 +121,19 @@ impl Store {
     pub(super) fn next(&self, after: i64, most: usize) -> rusqlite::Result<Vec<QueuedEvent>> {
         let mut select =
             self.database.prepare("SELECT id, stream, message FROM event WHERE id > ? ORDER BY id LIMIT ?")?;
-        let rows = select.query_map(params![after, i64::try_from(most).unwrap_or(i64::MAX)], |row| {
-            Ok(QueuedEvent { key: EventKey(row.get(0)?), stream: row.get(1)?, message: row.get(2)? })
-        })?;
+        let rows = select.query_map(params![after, i64::try_from(most).unwrap_or(i64::MAX)], event_of)?;
         rows.collect()
+    }
+
+    /// All messages that can be read, the oldest first: of a damaged file perhaps not all.
+    pub(super) fn readable(&self) -> Vec<QueuedEvent> {
+        let read = || {
+            let mut select = self.database.prepare("SELECT id, stream, message FROM event ORDER BY id")?;
+            let rows = select.query_map([], event_of)?;
+            // After an error in the file, there is no next row.
+            Ok::<_, rusqlite::Error>(rows.filter_map(Result::ok).collect())
+        };
+        read().unwrap_or_default()
     }
 
     pub(super) fn remove(&mut self, keys: &[EventKey]) -> rusqlite::Result<()> {
@@ -131,8 +172,8 @@ impl Store {
 
     pub(super) fn note_retained<'a>(
         &mut self,
-        add: impl Iterator<Item = &'a str>,
-        remove: impl Iterator<Item = &'a str>,
+        add: impl IntoIterator<Item = &'a str>,
+        remove: impl IntoIterator<Item = &'a str>,
     ) -> rusqlite::Result<()> {
         let transaction = self.database.transaction()?;
         for topic in add {
@@ -145,8 +186,18 @@ impl Store {
     }
 }
 
+fn event_of(row: &Row) -> rusqlite::Result<QueuedEvent> {
+    Ok(QueuedEvent { key: EventKey(row.get(0)?), stream: row.get(1)?, message: row.get(2)? })
+}
+
+/// Logs that a damaged file has a new name.
+pub(super) fn report_damage(stage: &'static str, error: &QueueError, moved: &Path) {
+    let text = format!("event queue is damaged, a new one was created: {error}; the old one is {}", moved.display());
+    log_dedup::error("", stage, None, &text);
+}
+
 /// Adds messages that are not there already; returns their number.
-fn insert(transaction: &Transaction<'_>, messages: &[Row<'_>]) -> rusqlite::Result<u64> {
+fn insert(transaction: &Transaction<'_>, messages: &[NewEvent<'_>]) -> rusqlite::Result<u64> {
     let mut insert = transaction.prepare("INSERT OR IGNORE INTO event (id, stream, message) VALUES (?, ?, ?)")?;
     let mut added = 0;
     for (key, stream, message) in messages {

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 
 use super::dead_letters::DeadLetters;
 use super::delivery::{Backlog, Delivery, MAX_WAITING, WebhookMessage};
+use crate::base::database_file::is_moved_aside;
 use crate::base::log_dedup;
-use crate::base::queue_status::QueueStatus;
 use crate::base::webhook_status::WebhookStatus;
 use crate::events::{EventMessage, EventReceiver};
 use crate::outbox::{Cursor, EventKey, EventQueue, QueueError};
@@ -89,6 +89,11 @@ impl Pending {
         }
     }
 
+    /// Notices that the file was removed.
+    pub(super) fn check_file(&self) {
+        self.queue.lock().check();
+    }
+
     /// The server has accepted a message.
     pub(super) fn delivered(&self, key: EventKey) {
         self.backlog.lock().remove(key);
@@ -104,19 +109,20 @@ impl Pending {
         self.queue.lock().remove(&[delivery.key]);
     }
 
-    /// Gives up all deliveries, because the webhook was removed.
+    /// Gives up all deliveries, because the webhook was removed, and closes the file.
     pub(super) fn give_up_all(&self, reason: &str) {
         let left = self.backlog.lock().take_all();
         self.write_dead_letters(&left, reason);
         let Some(mut queue) = self.queue.try_lock_for(LOCK_LIMIT) else { return };
         queue.remove(&left.iter().map(|delivery| delivery.key).collect::<Vec<_>>());
+        queue.close();
     }
 
     /// After the threads have ended: what is on the disk is sent after the next start, the rest is given up.
     pub(super) fn close(&self, reason: &str) {
         let mut left = self.backlog.lock().take_all();
         let stored = self.queue.try_lock_for(LOCK_LIMIT).is_some_and(|mut queue| {
-            let unstored = queue.flush();
+            let unstored = queue.close();
             left.retain(|delivery| unstored.iter().any(|event| event.key == delivery.key));
             true
         });
@@ -158,20 +164,21 @@ fn read(queue: &mut EventQueue) -> Vec<(EventKey, WebhookMessage)> {
 }
 
 /// Moves the messages of webhooks that no longer exist to the dead-letter file, and deletes their files. `names` are those that
-/// exist.
+/// exist. A file that another service uses, or that cannot be read, is kept.
 pub(super) fn discard_removed(folder: &Path, names: &[&str], dead_letters: &DeadLetters) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let file_name = entry.file_name();
-        let name = file_name.to_str().and_then(|name| name.strip_prefix("webhook-")?.strip_suffix(".sqlite"));
+        let stem = file_name.to_str().and_then(|name| name.strip_suffix(".sqlite"));
+        let name = stem.filter(|stem| !is_moved_aside(stem)).and_then(|stem| stem.strip_prefix("webhook-"));
         let Some(name) = name.filter(|name| !names.contains(name)) else { continue };
-        let status = Arc::new(QueueStatus::default());
-        let queue = EventQueue::open(Some(&entry.path()), FILE_CAPACITY, Arc::clone(&status), STAGE);
-        let Ok(mut queue) = queue else { continue };
-        // A file that cannot be read is kept.
-        if status.is_stored() != Some(true) {
-            continue;
-        }
+        let mut queue = match EventQueue::open_unchanged(&entry.path(), STAGE) {
+            Ok(queue) => queue,
+            Err(error) => {
+                tracing::error!("event queue of a webhook that is not configured is kept: {error}");
+                continue;
+            }
+        };
         let left = read(&mut queue);
         if !left.is_empty() {
             let (reason, count) = ("the webhook was removed", left.len());
@@ -180,12 +187,6 @@ pub(super) fn discard_removed(folder: &Path, names: &[&str], dead_letters: &Dead
                 dead_letters.write(name, &Delivery::new(key, message), reason);
             }
         }
-        drop(queue);
-        for end in ["", "-wal", "-shm"] {
-            let mut path = entry.path().into_os_string();
-            path.push(end);
-            // SQLite has removed the last two, unless they are in use.
-            let _ = std::fs::remove_file(path);
-        }
+        queue.delete();
     }
 }

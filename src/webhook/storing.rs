@@ -14,8 +14,8 @@ use crate::events::EventMessage;
 /// Messages that are stored in one transaction.
 const BATCH: usize = 256;
 
-/// How long a thread without messages sleeps.
-const IDLE: Duration = Duration::from_secs(60);
+/// How long a thread without messages sleeps, and how often it looks whether its file is still there.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// Stores messages until the stop flag is raised, and then those that have come. `wake` gets a value for new messages.
 pub(super) fn run(config: &WebhookConfig, pending: &Pending, stop: &Stop, wake: &Sender<()>) {
@@ -23,7 +23,10 @@ pub(super) fn run(config: &WebhookConfig, pending: &Pending, stop: &Stop, wake: 
     loop {
         let first = match stop.wait_or_receive(IDLE, messages) {
             WakeReason::Item(message) => Some(message),
-            WakeReason::Time => continue,
+            WakeReason::Time => {
+                pending.check_file();
+                continue;
+            }
             WakeReason::Raised => messages.try_recv().ok(),
         };
         let Some(first) = first else { return };

@@ -38,8 +38,9 @@ pub(super) fn message(stream: &str, rule: &str, id: &str) -> Arc<EventMessage> {
     phased(stream, rule, id, EventPhase::Start)
 }
 
-/// A request: its header fields in lower case, and its body.
+/// A request: when it arrived, its header fields in lower case, and its body.
 struct Request {
+    arrived: Instant,
     head: Vec<(String, String)>,
     body: String,
 }
@@ -104,7 +105,7 @@ fn read(stream: &TcpStream) -> Option<Request> {
     let length = head.iter().find(|(name, _)| name == "content-length")?.1.parse().unwrap();
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Request { head, body: String::from_utf8(body).unwrap() })
+    Some(Request { arrived: Instant::now(), head, body: String::from_utf8(body).unwrap() })
 }
 
 fn webhooks(hub: &Arc<EventHub>, folder: &Path) -> Webhooks {
@@ -176,6 +177,30 @@ fn a_message_that_failed_is_sent_again_and_others_meanwhile() {
     assert_eq!([server.next().id(), server.next().id()], ["2 start", "1 start"]);
     until("both are counted", || status[0].sent() == 2);
     assert_eq!((status[0].problem(), status[0].dead()), (None, 0));
+}
+
+#[test]
+fn a_server_that_fails_for_every_message_gets_one_after_each_pause() {
+    let (hub, folder, server) = (Arc::new(EventHub::default()), tempfile::tempdir().unwrap(), HookServer::start());
+    (0..7).for_each(|_| server.answers.send("500 Internal Server Error").unwrap());
+    // All of them wait when the first is sent.
+    let letters = Arc::new(DeadLetters::new(None));
+    let pending = Pending::open("alarm", hub.queue(), Some(folder.path()), &letters).unwrap();
+    pending.add(&(0..20).map(|n| message("gate", "blocked", &n.to_string())).collect::<Vec<_>>());
+    pending.close("");
+    drop(pending);
+    let mut hooks = webhooks(&hub, folder.path());
+    hooks.set(&[config(&server.url)]).unwrap();
+    let requests: Vec<Request> = (0..27).map(|_| server.next()).collect();
+    let ids: Vec<String> = requests.iter().map(Request::id).collect();
+    assert_eq!(ids[..5], starts(0..5), "others are sent, until the fifth has failed");
+    for pair in requests[4..8].windows(2) {
+        let pause = pair[1].arrived - pair[0].arrived;
+        assert!(pause >= Duration::from_millis(500), "{pause:?}: {ids:?}");
+    }
+    let status = hooks.status();
+    until("all are delivered", || status[0].sent() == 20);
+    assert_eq!((status[0].failed(), status[0].dead()), (7, 0));
 }
 
 #[test]
@@ -303,8 +328,8 @@ fn messages_of_a_webhook_that_was_removed_while_the_service_was_stopped_are_give
 #[test]
 fn a_queue_that_cannot_be_stored_delays_nothing() {
     let (hub, folder, server) = (Arc::new(EventHub::default()), tempfile::tempdir().unwrap(), HookServer::start());
-    std::fs::write(folder.path().join("webhook-alarm.sqlite"), "not a database, but of some length".repeat(100))
-        .unwrap();
+    // A folder cannot be opened as a file.
+    std::fs::create_dir(folder.path().join("webhook-alarm.sqlite")).unwrap();
     let mut hooks = webhooks(&hub, folder.path());
     hooks.set(&[config(&server.url)]).unwrap();
     let status = hooks.status();
@@ -322,9 +347,55 @@ fn a_queue_that_cannot_be_stored_delays_nothing() {
         (&letters[0]["reason"], &letters[0]["last_problem"]),
         (&"the service has stopped".into(), &"HTTP 503".into())
     );
-    // A file that is not a queue is not deleted, though its webhook does not exist.
-    webhooks(&hub, folder.path()).set(&[]).unwrap();
-    assert!(files(folder.path()).contains(&"webhook-alarm.sqlite".to_owned()));
+}
+
+#[test]
+fn files_that_are_not_queues_or_of_another_service_are_kept() {
+    let (hub, folder) = (Arc::new(EventHub::default()), tempfile::tempdir().unwrap());
+    let damaged = ["webhook-old.sqlite", "webhook-old-damaged-20260102T030405Z.sqlite"];
+    let text = "not a database, but of some length".repeat(100);
+    damaged.iter().for_each(|name| std::fs::write(folder.path().join(name), &text).unwrap());
+    let mut first = webhooks(&hub, folder.path());
+    first.set(&[config(&nowhere())]).unwrap();
+    send(&hub, &message("gate", "blocked", "0"));
+    let status = first.status();
+    until("it waits", || status[0].waiting() == 1);
+    // Another service with the same state directory, at its start and at a reload; it has a webhook of the same name then.
+    let other_hub = Arc::new(EventHub::default());
+    let mut second = webhooks(&other_hub, folder.path());
+    second.set(&[]).unwrap();
+    second.set(&[config(&nowhere())]).unwrap();
+    assert_eq!(second.status()[0].queue.is_stored(), Some(false));
+    assert_eq!(second.status()[0].waiting(), 0);
+    send(&other_hub, &message("gate", "blocked", "1"));
+    second.stop();
+    let of = |letter: &Value| letter["message"]["id"].clone();
+    assert_eq!(dead(folder.path()).iter().map(of).collect::<Vec<_>>(), ["1"], "it was only in memory");
+    assert!(damaged.iter().all(|name| std::fs::read_to_string(folder.path().join(name)).unwrap() == text));
+    first.stop();
+    let letters = Arc::new(DeadLetters::new(None));
+    let left = Pending::open("alarm", hub.queue(), Some(folder.path()), &letters).unwrap();
+    assert_eq!(left.status.waiting(), 1, "the file of the first service");
+}
+
+#[test]
+fn a_queue_whose_file_is_removed_while_nothing_happens_is_stored_again() {
+    let (hub, folder) = (Arc::new(EventHub::default()), tempfile::tempdir().unwrap());
+    let state = folder.path().join("state");
+    let mut hooks = webhooks(&hub, &state);
+    hooks.set(&[config(&nowhere())]).unwrap();
+    send(&hub, &message("gate", "blocked", "0"));
+    let status = hooks.status();
+    until("it waits", || status[0].waiting() == 1);
+    let remove = |to: &str| std::fs::rename(&state, folder.path().join(to)).unwrap();
+    remove("first");
+    until("the file is there again", || state.join("webhook-alarm.sqlite").exists());
+    // Once more, just before the stop.
+    remove("second");
+    hooks.stop();
+    let letters = Arc::new(DeadLetters::new(None));
+    let left = Pending::open("alarm", hub.queue(), Some(&state), &letters).unwrap();
+    assert_eq!(left.status.waiting(), 1);
 }
 
 #[test]
@@ -356,11 +427,8 @@ fn messages_are_stored_while_a_request_has_no_answer() {
     let (_connection, _) = silent.accept().unwrap();
     (1..20).for_each(|n| send(&hub, &message("gate", "blocked", &n.to_string())));
     // As a process that is killed now leaves them.
-    let read = || {
-        let letters = Arc::new(DeadLetters::new(None));
-        let copy = Pending::open("alarm", EventHub::default().queue(), Some(folder.path()), &letters).unwrap();
-        copy.status.waiting()
-    };
+    let file = rusqlite::Connection::open(folder.path().join("webhook-alarm.sqlite")).unwrap();
+    let read = || file.query_row("SELECT count(*) FROM event", [], |row| row.get::<_, i64>(0)).unwrap();
     until("all are in the file", || read() == 20);
     assert_eq!(hooks.status()[0].failed(), 0, "the request has no answer yet");
 }
