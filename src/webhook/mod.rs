@@ -6,7 +6,7 @@
 //! | the server | then |
 //! | --- | --- |
 //! | answers 200 to 299 | the message is delivered |
-//! | answers 500 to 599 | this message is sent again after a pause; others are sent meanwhile |
+//! | answers 500 to 599 | this message is sent again after a pause; others are sent meanwhile. After five messages in a row, all wait |
 //! | answers 429 or 503, or cannot be reached | all messages wait, for the time in `Retry-After` if there is one |
 //! | gives another answer, a redirect for instance, or has a forbidden address | the message is given up |
 //! | has not accepted a message for an hour | the message is given up |

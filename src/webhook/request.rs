@@ -91,8 +91,10 @@ pub fn signature(secret: &Secret, timestamp: &str, body: &str) -> String {
 fn outcome(status: http::StatusCode, headers: &http::HeaderMap) -> Outcome {
     let text = format!("HTTP {}", status.as_u16());
     let wait = || {
-        let seconds = headers.get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
-        Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
+        let seconds = headers.get("retry-after")?.to_str().ok()?.trim();
+        let is_number = !seconds.is_empty() && seconds.bytes().all(|digit| digit.is_ascii_digit());
+        // A number that does not fit is a long time too.
+        is_number.then(|| Duration::from_secs(seconds.parse().unwrap_or(u64::MAX)).min(LONGEST_WAIT))
     };
     match status.as_u16() {
         200..=299 => Outcome::Delivered,
@@ -136,6 +138,9 @@ mod tests {
         assert_eq!(of(204, "7"), Outcome::Delivered);
         assert_eq!(of(503, "7"), Outcome::Unavailable("HTTP 503".into(), Some(Duration::from_secs(7))));
         assert_eq!(of(429, "86400"), Outcome::Unavailable("HTTP 429".into(), Some(LONGEST_WAIT)));
+        assert_eq!(of(503, &"9".repeat(40)), Outcome::Unavailable("HTTP 503".into(), Some(LONGEST_WAIT)));
+        assert_eq!(of(503, ""), Outcome::Unavailable("HTTP 503".into(), None));
+        assert_eq!(of(503, "-1"), Outcome::Unavailable("HTTP 503".into(), None));
         assert_eq!(of(429, "Fri, 31 Dec 1999 23:59:59 GMT"), Outcome::Unavailable("HTTP 429".into(), None));
         assert_eq!(of(500, "7"), Outcome::Failed("HTTP 500".into()));
         assert_eq!(of(410, "7"), Outcome::Refused("HTTP 410".into()));

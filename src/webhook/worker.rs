@@ -17,6 +17,9 @@ use crate::outbox::EventKey;
 /// How long a message is tried.
 const GIVE_UP: Duration = Duration::from_secs(3600);
 
+/// When so many messages have failed one after another, the server is the reason, not the messages: all of them wait.
+const FAILURES_OF_SERVER: usize = 5;
+
 /// How long a thread without messages sleeps.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -36,6 +39,8 @@ pub(super) struct Worker {
     paused: Instant,
     /// The pauses while the server accepts no messages.
     retry: Retry,
+    /// Different messages for which the server failed since it has accepted one, at most [`FAILURES_OF_SERVER`].
+    failed: Vec<EventKey>,
     give_up: Duration,
 }
 
@@ -43,7 +48,7 @@ impl Worker {
     pub(super) fn new(config: WebhookConfig, pending: Arc<Pending>, woken: Receiver<()>, stop: Stop) -> Self {
         let client = WebhookClient::new(&config);
         let (paused, retry) = (Instant::now(), Retry::new());
-        Worker { config, client, pending, woken, stop, paused, retry, give_up: GIVE_UP }
+        Worker { config, client, pending, woken, stop, paused, retry, failed: Vec::new(), give_up: GIVE_UP }
     }
 
     #[cfg(test)]
@@ -94,12 +99,19 @@ impl Worker {
             Outcome::Delivered => {
                 pending.delivered(key);
                 self.retry = Retry::new();
+                self.failed.clear();
                 if status.count_sent() {
                     log_dedup::info("", "webhook", &format!("webhook works again: {}", self.config.name));
                 }
             }
             Outcome::Failed(problem) => {
                 pending.backlog.lock().postpone(key, &problem, false);
+                if self.failed.len() < FAILURES_OF_SERVER && !self.failed.contains(&key) {
+                    self.failed.push(key);
+                }
+                if self.failed.len() == FAILURES_OF_SERVER {
+                    self.paused = Instant::now() + self.retry.pause(Duration::ZERO);
+                }
                 self.fail(problem);
             }
             Outcome::Unavailable(problem, wait) => {
