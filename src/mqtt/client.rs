@@ -202,7 +202,8 @@ async fn poll_v5(mut events: v5::EventLoop, signals: UnboundedSender<Signal>) {
     }
 }
 
-const WRONG_LOGIN: &str = "the broker refuses user and password; check mqtt.user and mqtt.password_file";
+const WRONG_LOGIN: &str = "the broker refuses user and password; check mqtt.user and mqtt.password_file or \
+                           mqtt.password_env, or both in mqtt.url";
 const WRONG_ID: &str = "the broker refuses the name of the client; check mqtt.client_id";
 const WRONG_VERSION: &str = "the broker refuses this version of MQTT; check mqtt.version";
 const NO_ANSWER: &str = "no answer";
@@ -261,5 +262,70 @@ fn tls_reason(error: &rumqttc::TlsError) -> String {
         rumqttc::TlsError::Io(error) => error.to_string(),
         other => other.to_string(),
     };
-    format!("TLS: {text}; check mqtt.ca and the host in mqtt.url")
+    let hint = if is_other_protocol(error) {
+        "the port may not accept TLS: write mqtt:// in mqtt.url, or the port for TLS, usually 8883"
+    } else {
+        "check mqtt.ca and the host in mqtt.url"
+    };
+    format!("TLS: {text}; {hint}")
+}
+
+/// Whether the server did not answer by TLS: it sent something else, or closed the connection.
+fn is_other_protocol(error: &rumqttc::TlsError) -> bool {
+    let rumqttc::TlsError::Io(error) = error else { return false };
+    let tls = error.get_ref().and_then(|source| source.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(error) => matches!(error, rustls::Error::InvalidMessage(_)),
+        None => matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::config::Broker;
+
+    /// The reason why a connection to a server that answers the first packet with these bytes, or closes it, is lost.
+    fn reason(answer: &'static [u8], version: u8) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = std::thread::spawn(move || {
+            let (mut connection, _) = listener.accept().unwrap();
+            connection.read(&mut [0; 4096]).unwrap();
+            connection.write_all(answer).unwrap();
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let ca = folder.path().join("ca.pem");
+        std::fs::write(&ca, rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap().cert.pem()).unwrap();
+        let broker = Broker { host: "127.0.0.1".into(), port, is_tls: true };
+        let config = MqttConfig { version, ca: Some(ca), ..MqttConfig::of(broker) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let signal = runtime.block_on(async {
+            let (_client, mut signals) = Client::connect(&config, "test", ("status", "offline")).unwrap();
+            signals.recv().await
+        });
+        server.join().unwrap();
+        match signal {
+            Some(Signal::Lost(reason)) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_port_without_tls_is_named_as_the_reason() {
+        // CONNACK of MQTT 3.1.1, as a broker answers that takes the first bytes for a packet, and a broker that closes.
+        for (answer, version) in [(&[0x20, 2, 0, 1, 0][..], 3), (&[], 3), (&[0x20, 2, 0, 1, 0], 5), (&[], 5)] {
+            let reason = reason(answer, version);
+            assert!(
+                reason.starts_with("TLS: ") && reason.contains("write mqtt:// in mqtt.url"),
+                "{answer:?}: {reason}"
+            );
+        }
+    }
 }

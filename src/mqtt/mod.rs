@@ -18,7 +18,7 @@ use crate::base::mqtt_status::MqttStatus;
 use crate::base::stop::{Stop, WakeReason};
 use crate::config::MqttConfig;
 use crate::events::{EventMessage, EventPhase, EventReceiver};
-use crate::outbox::EventQueue;
+use crate::outbox::{EventQueue, QueuedEvent};
 use crate::view::ServiceView;
 
 mod client;
@@ -48,10 +48,16 @@ const STORE_LIMIT: Duration = Duration::from_secs(1);
 /// How long the stop waits for the broker, and then for the thread of the connection.
 const STOP_LIMIT: Duration = Duration::from_millis(1500);
 
+/// How long the stop waits for a disk that hangs.
+const LOCK_LIMIT: Duration = Duration::from_millis(500);
+
 /// A running connection to a broker.
 pub struct Mqtt {
     receiver: Arc<EventReceiver>,
     status: Arc<MqttStatus>,
+    queue: Arc<Mutex<EventQueue>>,
+    /// After the stop: messages that were neither delivered nor stored.
+    unstored: Unstored,
     stop_storing: Stop,
     stop_sending: watch::Sender<bool>,
     store_ended: Receiver<()>,
@@ -68,7 +74,10 @@ impl Mqtt {
     pub fn start(config: &MqttConfig, view: &Arc<ServiceView>, before: Option<Mqtt>) -> Result<Mqtt, MqttError> {
         let status = Arc::new(MqttStatus::new(config.broker.label()));
         // The messages that came while the connection was replaced are in its queue.
-        let receiver = before.map_or_else(|| Arc::new(view.events.queue()), |before| before.receiver);
+        let (receiver, unstored) = before.map_or_else(
+            || (Arc::new(view.events.queue()), Vec::new()),
+            |mut before| (before.receiver, std::mem::take(&mut before.unstored.0)),
+        );
         let folder = config.queue_dir.as_deref();
         if folder.is_none() {
             tracing::warn!(
@@ -77,7 +86,10 @@ impl Mqtt {
         }
         let file = folder.map(|folder| folder.join("mqtt.sqlite"));
         let capacity = u64::from(config.queue_size);
-        let queue = EventQueue::open(file.as_deref(), capacity, Arc::clone(&status.queue), "mqtt")?;
+        let mut queue = EventQueue::open(file.as_deref(), capacity, Arc::clone(&status.queue), "mqtt")?;
+        if !unstored.is_empty() {
+            queue.push(&unstored.iter().map(|event| (&*event.stream, event.message.clone())).collect::<Vec<_>>());
+        }
         let queue = Arc::new(Mutex::new(queue));
         let (wake, events) = mpsc::unbounded_channel();
         let (stop_sending, stopping) = watch::channel(false);
@@ -90,8 +102,14 @@ impl Mqtt {
             stop: stop_storing.clone(),
         };
         let (store_thread, store_ended) = spawn("mqtt-queue", move || storing.run())?;
-        let connection =
-            connection::Connection::new(config.clone(), Arc::clone(view), queue, Arc::clone(&status), events, stopping);
+        let connection = connection::Connection::new(
+            config.clone(),
+            Arc::clone(view),
+            Arc::clone(&queue),
+            Arc::clone(&status),
+            events,
+            stopping,
+        );
         let started = connection.and_then(|connection| spawn("mqtt", move || connection.run()));
         let (connection_thread, connection_ended) = match started {
             Ok(started) => started,
@@ -102,7 +120,18 @@ impl Mqtt {
         };
         let threads = vec![store_thread, connection_thread];
         view.set_mqtt(Some(Arc::clone(&status)));
-        Ok(Mqtt { receiver, status, stop_storing, stop_sending, store_ended, connection_ended, threads })
+        let unstored = Unstored::default();
+        Ok(Mqtt {
+            receiver,
+            status,
+            queue,
+            unstored,
+            stop_storing,
+            stop_sending,
+            store_ended,
+            connection_ended,
+            threads,
+        })
     }
 
     /// The status for API and metrics.
@@ -111,7 +140,8 @@ impl Mqtt {
     }
 
     /// Stores the messages that have come, sends what the broker accepts within a second, says that the service is offline,
-    /// and disconnects. Threads that hang are abandoned.
+    /// and disconnects. Threads that hang are abandoned. Messages that are only in memory are taken over by the connection that
+    /// replaces this one; without one, they are lost, which is logged.
     pub fn stop(mut self) -> Mqtt {
         self.stop_storing.raise();
         let is_stored = self.store_ended.recv_timeout(STORE_LIMIT).is_err_and(|error| error.is_disconnected());
@@ -127,7 +157,22 @@ impl Mqtt {
             tracing::error!("MQTT has not stopped in time; its threads are abandoned");
         }
         self.status.disconnected();
+        if let Some(mut queue) = self.queue.try_lock_for(LOCK_LIMIT) {
+            self.unstored = Unstored(queue.close());
+        }
         self
+    }
+}
+
+/// Messages about events that are only in memory.
+#[derive(Default)]
+struct Unstored(Vec<QueuedEvent>);
+
+impl Drop for Unstored {
+    fn drop(&mut self) {
+        if !self.0.is_empty() {
+            tracing::error!("MQTT events lost, they were only in memory at the stop: {} messages", self.0.len());
+        }
     }
 }
 
@@ -160,7 +205,10 @@ impl Storing {
         loop {
             let first = match self.stop.wait_or_receive(COUNT_INTERVAL, &self.receiver.messages) {
                 WakeReason::Item(message) => Some(message),
-                WakeReason::Time => None,
+                WakeReason::Time => {
+                    self.queue.lock().check();
+                    None
+                }
                 WakeReason::Raised => break,
             };
             self.store(first);
