@@ -11,7 +11,7 @@ use crate::config::{self, Config, ConfigError, ConfigErrors, SourceUri, StreamCo
 use crate::publish::encoder::H264;
 use crate::segment::ModelError;
 use crate::segment::onnx::Model;
-use crate::service::check_labels;
+use crate::service::{check_labels, unused_names};
 
 /// Reads the configuration and loads its model; connects to no camera and opens no port.
 ///
@@ -37,6 +37,7 @@ pub fn check(path: &Path) -> Result<(), Failure> {
     }
     let mut warnings: Vec<String> =
         readable_passwords(path).into_iter().chain(config.streams.iter().filter_map(records)).collect();
+    warnings.extend(unused_names(&config, model.as_ref().map(|model| &*model.contract.labels)));
     if let Some(model) = &model {
         warnings.extend(model.warnings.iter().map(|warning| format!("{}: {warning}", config.model.path.display())));
     }

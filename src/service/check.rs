@@ -1,7 +1,7 @@
 //! Checks of a configuration that need the encoders of this machine or the model.
 
-use crate::config::{ConfigError, StreamConfig};
-use crate::events;
+use crate::config::{Config, ConfigError, StreamConfig};
+use crate::events::{self, Rule};
 use crate::frame::Label;
 use crate::overlay::Overlay;
 use crate::publish::encoder::{Choice, H264};
@@ -59,7 +59,60 @@ pub fn check_labels(streams: &[StreamConfig], labels: &[Label]) -> Result<(), Ve
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
+/// Names in `[[webhook]]` and `[mqtt]` that no stream, rule or class has, as warnings. They are no errors, because the API can add
+/// streams and rules. `labels` are those of the model, if it is known.
+pub fn unused_names(config: &Config, labels: Option<&[Label]>) -> Vec<String> {
+    let streams: Vec<&str> = config.streams.iter().map(|stream| stream.name.as_str()).collect();
+    let recorded = config.streams.iter().flat_map(|stream| &stream.record).flat_map(|record| &record.events);
+    let rules = config.streams.iter().flat_map(|stream| &stream.rules).map(Rule::from);
+    let rules: Vec<Rule> = rules.chain(recorded.map(Rule::from)).collect();
+    let mut found = Vec::new();
+    for webhook in &config.webhooks {
+        let name = &webhook.name;
+        let unknown = webhook.streams.iter().filter(|stream| !streams.contains(&stream.as_str()));
+        found.extend(unknown.map(|stream| format!("webhook[{name}].streams: there is no stream {stream:?}")));
+        let unknown = webhook.rules.iter().filter(|rule| !rules.iter().any(|known| *known.name == ***rule));
+        found.extend(unknown.map(|rule| format!("webhook[{name}].rules: no stream has a rule {rule:?}")));
+    }
+    let classes = config.mqtt.as_ref().and_then(|mqtt| mqtt.discovery_classes.as_deref());
+    if let (Some(classes), Some(labels)) = (classes, labels) {
+        let unknown = events::unknown_classes(classes, labels);
+        found.extend(
+            unknown.into_iter().map(|class| format!("mqtt.discovery_classes: the model has no class {class:?}")),
+        );
+    }
+    found
+}
+
 fn names(labels: &[Label]) -> String {
     let names: Vec<&str> = labels.iter().map(|label| label.name.as_str()).collect();
     names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Rgb;
+
+    #[test]
+    fn names_that_nothing_has_are_warnings() {
+        let text = "[[stream]]\nname = \"gate\"\nsource = \"test://ball\"\n\
+                    [[stream.rule]]\nname = \"blocked\"\nclasses = [\"car\"]\n\
+                    [stream.record]\ndir = \"rec\"\nwhen = \"event\"\n\
+                    [[stream.record.event]]\nname = \"recorded\"\nclasses = [\"car\"]\n\
+                    [mqtt]\nurl = \"mqtt://127.0.0.1\"\ndiscovery_classes = [\"car\", \"dog\"]\n\
+                    [[webhook]]\nname = \"good\"\nurl = \"http://127.0.0.1/\"\nstreams = [\"gate\"]\n\
+                    rules = [\"blocked\", \"recorded\"]\n\
+                    [[webhook]]\nname = \"bad\"\nurl = \"http://127.0.0.1/\"\nstreams = [\"gate\", \"yard\"]\n\
+                    rules = [\"block\"]\n";
+        let config = crate::config::parse(text, std::path::Path::new("m.toml")).unwrap();
+        let labels = [Label::new("car", Rgb(1, 2, 3))];
+        let expected = [
+            "webhook[bad].streams: there is no stream \"yard\"",
+            "webhook[bad].rules: no stream has a rule \"block\"",
+            "mqtt.discovery_classes: the model has no class \"dog\"",
+        ];
+        assert_eq!(unused_names(&config, Some(&labels)), expected);
+        assert_eq!(unused_names(&config, None), expected[..2]);
+    }
 }

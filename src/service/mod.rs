@@ -39,7 +39,7 @@ pub mod stream_runner;
 mod warn;
 pub mod watch;
 
-pub use check::check_labels;
+pub use check::{check_labels, unused_names};
 pub use error::{ModelChangeError, ServiceError, SettingErrors, StreamStartError};
 pub use reload::ReloadReport;
 pub use stopping::log_frame_counts;
@@ -51,7 +51,7 @@ use check::check_encoders;
 use models::{ModelManager, Models, Streams};
 use stopping::stop_all;
 use stream_runner::StreamRunner;
-use warn::{warn_of_plain_passwords, warn_of_removed_users};
+use warn::{warn_of_plain_passwords, warn_of_removed_users, warn_of_unused_names};
 
 /// Handles requests of clients while the service starts.
 pub trait EarlyRequests {
@@ -187,6 +187,7 @@ impl Service {
                 return Err(error);
             }
         }
+        warn_of_unused_names(config, service.view.model().as_ref().map(|model| &*model.labels));
         Ok(service)
     }
 

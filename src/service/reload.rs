@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::stopping::stop_all;
 use super::stream_runner::StreamRunner;
+use super::warn::warn_of_unused_names;
 use super::{Service, ServiceError, SettingErrors, StreamStartError, check_encoders, history};
 use crate::config::{Config, StreamConfig, WebhookConfig};
 use crate::view::StreamView;
@@ -120,6 +121,9 @@ impl Service {
         }
         self.apply(&plan, &config.streams, &mut done);
         self.set_webhooks(&config.webhooks);
+        // The labels of another model are not known yet.
+        let model = self.view.model().filter(|_| !done.model);
+        warn_of_unused_names(config, model.as_ref().map(|model| &*model.labels));
         Ok(done)
     }
 

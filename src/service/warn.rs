@@ -1,6 +1,8 @@
-//! Warnings about access to the service.
+//! Warnings about the configuration.
 
-use crate::config::ServerConfig;
+use super::check::unused_names;
+use crate::config::{Config, ServerConfig};
+use crate::frame::Label;
 use crate::publish::rtsp_auth::RtspGuard;
 use crate::users::Role;
 
@@ -26,5 +28,13 @@ pub(super) fn warn_of_plain_passwords(config: &ServerConfig, guard: &RtspGuard) 
     }
     if let Some(warning) = guard.warning(config.rtsp) {
         tracing::warn!("{warning}");
+    }
+}
+
+/// Logs a warning if a webhook or MQTT names a stream, rule or class that does not exist.
+pub(super) fn warn_of_unused_names(config: &Config, labels: Option<&[Label]>) {
+    let found = unused_names(config, labels);
+    if !found.is_empty() {
+        tracing::warn!("configuration has names of things that do not exist: {}", found.join("; "));
     }
 }
