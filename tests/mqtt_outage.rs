@@ -1,4 +1,5 @@
-//! Messages about events and a real broker (Mosquitto) that is away or killed, full queues, restarts, and a program that is killed.
+//! Messages about events and a real broker (Mosquitto) that is away or killed, full queues, restarts, a program that is killed, and
+//! files that are removed or in use.
 
 mod common;
 
@@ -283,4 +284,65 @@ fn the_oldest_events_of_a_full_queue_are_lost_and_counted() {
     until("all are acknowledged", || (status.events_queued() == 0).then_some(()));
     assert_eq!(status.events_acknowledged(), 20);
     drop(mqtt.stop());
+}
+
+#[test]
+fn events_survive_the_removal_of_the_folder_and_another_service_with_the_same_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start(folder.path(), "");
+    let events = subscriber(&broker, TOPIC);
+    broker.stop();
+    let settings = settings(broker.port, folder.path(), 3, 10_000);
+    let before = view();
+    let mqtt = Mqtt::start(&settings, &before, None).unwrap();
+    let status = mqtt.status();
+    (0..10).for_each(|number| send(&before, number));
+    until("they are queued", || (status.events_queued() == 20).then_some(()));
+    let state = folder.path().join("state");
+    std::fs::rename(&state, folder.path().join("removed")).unwrap();
+    until("there is a new file", || {
+        (state.join("mqtt.sqlite").exists() && status.queue.is_stored() == Some(true)).then_some(())
+    });
+    assert_eq!(queued(folder.path()), sent(0..10));
+    // Another service with the same folder keeps its events in memory, and gets none of these.
+    let other = view();
+    let second = Mqtt::start(&settings, &other, None).unwrap();
+    send(&other, 100);
+    let second_status = second.status();
+    until("they are queued", || (second_status.events_queued() == 2).then_some(()));
+    assert_eq!((second_status.queue.is_stored(), status.queue.is_stored()), (Some(false), Some(true)));
+    // A connection that replaces it takes them over.
+    let stopped = second.stop();
+    let second = Mqtt::start(&MqttConfig { queue_dir: None, ..settings.clone() }, &other, Some(stopped)).unwrap();
+    assert_eq!(second.status().events_queued(), 2);
+    drop(second.stop());
+    drop(mqtt.stop());
+    assert_eq!(queued(folder.path()), sent(0..10));
+    let mqtt = Mqtt::start(&settings, &view(), None).unwrap();
+    broker.run();
+    assert_eq!(first_arrivals(&arrivals(&events, 20)), sent(0..10));
+    drop(mqtt.stop());
+}
+
+#[test]
+fn the_log_has_the_number_of_events_that_are_only_in_memory_at_the_stop() {
+    let folder = folder();
+    let mut broker = Broker::start(folder.path(), "");
+    broker.stop();
+    let config = format!(
+        "[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\ndiscovery_classes = [\"red\", \"rad\"]\n\
+         [[stream]]\nname = \"gate\"\nsource = \"gst:videotestsrc is-live=true pattern=red ! video/x-raw,width=64,height=36 ! queue\"\n\
+         [[stream.rule]]\nname = \"blocked\"\nclasses = [\"red\"]\nfor = \"0s\"\n",
+        broker.port
+    );
+    let mut service = Service::start(folder.path(), &config);
+    service.program.wait_for_message("ready");
+    let waiting = || service.metrics().find("maskcast_messages_waiting", &[("output", "mqtt")]);
+    until("the event waits", || (waiting() >= Some(1.0)).then_some(()));
+    let (code, _, log) = service.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    let lost = log.lines().find(|line| line.contains("MQTT events lost, they were only in memory at the stop"));
+    assert!(lost.is_some_and(|line| line.contains("ERROR")), "{log}");
+    let unknown = "configuration has names of things that do not exist: mqtt.discovery_classes: the model has no class";
+    assert!(log.lines().any(|line| line.contains("WARN") && line.contains(unknown)), "{log}");
 }
