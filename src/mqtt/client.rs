@@ -297,7 +297,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let server = std::thread::spawn(move || {
             let (mut connection, _) = listener.accept().unwrap();
-            connection.read(&mut [0; 4096]).unwrap();
+            assert!(connection.read(&mut [0; 4096]).unwrap() > 0);
             connection.write_all(answer).unwrap();
         });
         let folder = tempfile::tempdir().unwrap();
