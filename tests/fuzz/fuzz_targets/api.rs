@@ -8,14 +8,12 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use maskcast::base::status::Status;
 use maskcast::config::{SourceSpec, defaults_stream};
 use maskcast::frame::{Label, Rgb};
 use maskcast::publish::outputs::StreamOutputs;
 use maskcast::segment::placement::Placement;
 use maskcast::segment::pool::PoolStats;
 use maskcast::server::HttpServer;
-use maskcast::stream::overlay_state::OverlayState;
 use maskcast::view::{ModelChangeState, ModelView, ServiceView, StreamView};
 
 /// The server, its view, and the model changes that it forwards.
