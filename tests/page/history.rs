@@ -153,8 +153,9 @@ async fn the_chart_shows_shares_of_the_frame_and_of_zones() {
         return series.length === 2 && series;";
     assert_eq!(test.until("the legend", legend).await, json!([["red", "40.0\u{a0}%"], ["green", "10.0\u{a0}%"]]));
     // The lines end where there are no points.
-    let lines = "return [...document.querySelectorAll('.chart .series')].map((line) => (line.getAttribute('d').match(/M/g) ?? []).length);";
-    assert_eq!(test.run(lines).await, json!([2, 2]));
+    let lines = "const lines = [...document.querySelectorAll('.chart .series')].map((line) => (line.getAttribute('d').match(/M/g) ?? []).length);
+        return lines.length === 2 && lines;";
+    assert_eq!(test.until("the lines", lines).await, json!([2, 2]));
     let height = "const red = document.querySelector('.chart .series').getBBox(); const axis = [...document.querySelectorAll('.chart .axis-label')].find((label) => label.textContent === '40 %');
         return Math.abs(red.y - (Number(axis.getAttribute('y')) - 4)) < 1;";
     assert_eq!(test.run(height).await, true, "red is at 40 %");
