@@ -32,7 +32,8 @@ struct Input {
 fuzz_target!(|input: Input| {
     let fraction = |part: u16| f64::from(part) / 65535.0;
     let zone: Vec<[f64; 2]> = input.corners.iter().take(12).map(|&[x, y]| [fraction(x), fraction(y)]).collect();
-    let (width, height) = (usize::from(input.size[0] % 48), usize::from(input.size[1] % 48));
+    // Models have at least one pixel.
+    let (width, height) = (1 + usize::from(input.size[0] % 48), 1 + usize::from(input.size[1] % 48));
     let class = |n: usize| input.classes.get(n % input.classes.len().max(1)).copied().unwrap_or(0);
     let classes: Vec<u8> = (0..width * height).map(class).collect();
     zone_share(&zone, mask(0, Instant::now(), (width, height), classes.clone()), input.wanted);
@@ -166,8 +167,12 @@ fn check_state(event: &EventConfig, shares: &[(f64, Instant)]) {
 fn check_events(event: EventConfig, size: (usize, usize), classes: &[u8], shares: &[(f64, Instant)]) {
     let zones = Arc::new(ZoneState::default());
     let events = Arc::new(StreamEvents::new("gate", Arc::new(EventHub::default()), Arc::clone(&zones)));
-    let anywhere =
-        Rule::from(&RuleConfig { hold: Duration::ZERO, share: event.share, ..RuleConfig::of("anywhere", &["wanted"]) });
+    let anywhere = Rule::from(&RuleConfig {
+        hold: Duration::ZERO,
+        share: event.share,
+        release: 0.0,
+        ..RuleConfig::of("anywhere", &["wanted"])
+    });
     events.configure(vec![Rule::from(&event), anywhere], Vec::new(), Duration::from_secs(1), true, None);
     let mut sink = EventSink(Arc::clone(&events));
     for (n, &(share, captured_at)) in shares.iter().enumerate().take(20) {
