@@ -343,6 +343,6 @@ fn the_log_has_the_number_of_events_that_are_only_in_memory_at_the_stop() {
     assert_eq!(code, Some(0), "{log}");
     let lost = log.lines().find(|line| line.contains("MQTT events lost, they were only in memory at the stop"));
     assert!(lost.is_some_and(|line| line.contains("ERROR")), "{log}");
-    let unknown = "configuration has names of things that do not exist: mqtt.discovery_classes: the model has no class";
+    let unknown = "configuration refers to unknown names: mqtt.discovery_classes: the model has no class";
     assert!(log.lines().any(|line| line.contains("WARN") && line.contains(unknown)), "{log}");
 }

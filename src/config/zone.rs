@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 
 use super::document::Section;
 use super::value::Value;
+use crate::zones::find_crossings;
 
 /// A part of the frame in which the shares of classes are measured. Rules refer to it by its name. Changes do not restart the
 /// stream.
@@ -96,14 +97,7 @@ fn area(polygon: &[[f64; 2]]) -> f64 {
     let mut crossings = Vec::new();
     let mut lengths = 0.0;
     for row in 0..ROWS {
-        let y = (row as f64 + 0.5) / ROWS as f64;
-        crossings.clear();
-        for ([x1, y1], [x2, y2]) in polygon.iter().zip(polygon.iter().cycle().skip(1)) {
-            if (*y1 <= y) != (*y2 <= y) {
-                crossings.push(x1 + (y - y1) / (y2 - y1) * (x2 - x1));
-            }
-        }
-        crossings.sort_unstable_by(f64::total_cmp);
+        find_crossings(polygon, (row as f64 + 0.5) / ROWS as f64, &mut crossings);
         lengths += crossings.chunks_exact(2).map(|pair| pair[1] - pair[0]).sum::<f64>();
     }
     lengths / ROWS as f64

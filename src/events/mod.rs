@@ -8,7 +8,7 @@
 //! | case | what happens |
 //! | --- | --- |
 //! | no mask for longer than `max_mask_age` | the state of the rule is `unknown` |
-//! | no mask for five seconds | the time `for` is counted again; an event continues |
+//! | no mask for five seconds | the time `for` starts again from zero; an event continues |
 //! | no mask for ten seconds | the event ends, with the reason `unknown`, at the time of the last mask |
 //! | a mask that is older than `max_mask_age` when it arrives | is not examined |
 //! | another model without a class of the rule | the state is `unknown`; as without masks |

@@ -141,7 +141,7 @@ impl EventQueue {
         let kept = match self.memory.push(&rows).and(noted) {
             Ok(()) => found.len() as u64,
             Err(error) => {
-                self.report("events lost, there is no memory for them", &self.memory.error(error));
+                self.report("events lost, out of memory", &self.memory.error(error));
                 0
             }
         };
@@ -235,7 +235,7 @@ impl EventQueue {
         if !self.push_to_disk(&rows)
             && let Err(error) = self.memory.push(&rows)
         {
-            self.report("events lost, there is no memory for them", &self.memory.error(error));
+            self.report("events lost, out of memory", &self.memory.error(error));
             self.status.add_lost(messages.len() as u64);
         }
         self.limit();

@@ -59,8 +59,8 @@ pub fn check_labels(streams: &[StreamConfig], labels: &[Label]) -> Result<(), Ve
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
-/// Names in `[[webhook]]` and `[mqtt]` that no stream, rule or class has, as warnings. They are no errors, because the API can add
-/// streams and rules. `labels` are those of the model, if it is known.
+/// A warning for each unknown stream, rule and class that `[[webhook]]` and `[mqtt]` name. These are not errors, because the API can
+/// add streams and rules later. `labels` are those of the model, if it is known.
 pub fn unused_names(config: &Config, labels: Option<&[Label]>) -> Vec<String> {
     let streams: Vec<&str> = config.streams.iter().map(|stream| stream.name.as_str()).collect();
     let recorded = config.streams.iter().flat_map(|stream| &stream.record).flat_map(|record| &record.events);
@@ -95,7 +95,7 @@ mod tests {
     use crate::frame::Rgb;
 
     #[test]
-    fn names_that_nothing_has_are_warnings() {
+    fn unknown_names_are_warnings() {
         let text = "[[stream]]\nname = \"gate\"\nsource = \"test://ball\"\n\
                     [[stream.rule]]\nname = \"blocked\"\nclasses = [\"car\"]\n\
                     [stream.record]\ndir = \"rec\"\nwhen = \"event\"\n\

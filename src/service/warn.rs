@@ -35,6 +35,6 @@ pub(super) fn warn_of_plain_passwords(config: &ServerConfig, guard: &RtspGuard) 
 pub(super) fn warn_of_unused_names(config: &Config, labels: Option<&[Label]>) {
     let found = unused_names(config, labels);
     if !found.is_empty() {
-        tracing::warn!("configuration has names of things that do not exist: {}", found.join("; "));
+        tracing::warn!("configuration refers to unknown names: {}", found.join("; "));
     }
 }

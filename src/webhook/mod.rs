@@ -98,7 +98,7 @@ impl Webhooks {
     /// The system has no thread or no database for a webhook. The others run.
     pub fn set(&mut self, configs: &[WebhookConfig]) -> Result<(), WebhookError> {
         if self.folder.is_none() && !configs.is_empty() {
-            tracing::warn!("webhook messages that wait are lost at a restart: there is no state directory");
+            tracing::warn!("undelivered webhook messages are lost at a restart: no state directory");
         }
         let is_kept = |running: &RunningWebhook| configs.contains(&running.config);
         let (mut kept, replaced): (Vec<_>, Vec<_>) = self.running.drain(..).partition(is_kept);

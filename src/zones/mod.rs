@@ -16,7 +16,7 @@ mod runs;
 
 pub use counts::{ClassCounts, MaskCounts};
 pub use meter::ZoneMeter;
-pub use pixels::ZonePixels;
+pub use pixels::{ZonePixels, find_crossings};
 pub use runs::MaskRuns;
 
 /// A part of the frame.

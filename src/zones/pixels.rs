@@ -23,14 +23,7 @@ impl ZonePixels {
         let mut crossings = Vec::new();
         for row in 0..height {
             let y = (row as f64 + 0.5) / height as f64;
-            crossings.clear();
-            for ([x1, y1], [x2, y2]) in polygon.iter().zip(polygon.iter().cycle().skip(1)) {
-                // A corner belongs to the side below it, so that it is crossed once.
-                if (*y1 <= y) != (*y2 <= y) {
-                    crossings.push(x1 + (y - y1) / (y2 - y1) * (x2 - x1));
-                }
-            }
-            crossings.sort_unstable_by(f64::total_cmp);
+            find_crossings(polygon, y, &mut crossings);
             for pair in crossings.chunks_exact(2) {
                 // The first column whose centre is not left of a crossing.
                 let column = |x: f64| ((x * width as f64 - 0.5).ceil().max(0.0) as usize).min(width);
@@ -57,6 +50,19 @@ impl ZonePixels {
     pub fn runs(&self) -> &[Range<usize>] {
         &self.runs
     }
+}
+
+/// Fills `crossings` with the positions at which the horizontal line at `y` crosses a polygon, from left to right. By the even-odd
+/// rule, the line is inside between the first and the second, the third and the fourth, and so on.
+pub fn find_crossings(polygon: &[[f64; 2]], y: f64, crossings: &mut Vec<f64>) {
+    crossings.clear();
+    for ([x1, y1], [x2, y2]) in polygon.iter().zip(polygon.iter().cycle().skip(1)) {
+        // A corner belongs to the side below it, so that it is crossed once.
+        if (*y1 <= y) != (*y2 <= y) {
+            crossings.push(x1 + (y - y1) / (y2 - y1) * (x2 - x1));
+        }
+    }
+    crossings.sort_unstable_by(f64::total_cmp);
 }
 
 /// The pixels that the sides of a polygon cross, as indices of the mask, in order.
