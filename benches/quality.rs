@@ -26,12 +26,14 @@ use maskcast::base::status::Status;
 use maskcast::base::timing::Stage;
 use maskcast::capture::GstSource;
 use maskcast::config::{EncodeConfig, ModelConfig, Provider, SourceSpec, defaults_stream};
-use maskcast::frame::{ImageMut, OwnedImage, PixelFormat, Pixels, VideoInfo};
+use maskcast::frame::{OwnedImage, PixelFormat, Pixels, VideoInfo};
+use maskcast::overlay::OutputImage;
 use maskcast::publish::frame_sink::{FrameSink, FrameSinkResult};
 use maskcast::publish::live::LiveOutput;
 use maskcast::publish::outputs::StreamOutputs;
 use maskcast::publish::rtsp::RtspServer;
 use maskcast::publish::{CaptureTime, Output, OutputError, Paint, PublishOutcome};
+use maskcast::redact::ClearedFrame;
 use maskcast::segment::onnx::Model;
 use maskcast::segment::pool::Pool;
 use maskcast::stream::overlay_state::OverlayState;
@@ -139,9 +141,10 @@ impl Output for TappedOutput {
             return Ok(PublishOutcome::Busy);
         }
         let drawn = self.drawn.get_or_insert_with(|| OwnedImage::new(info, 0));
-        paint(&mut drawn.image_mut());
+        paint(&mut OutputImage::new(&mut drawn.image_mut()));
         let at = Instant::now();
-        let outcome = self.inner.publish(time, info, &mut |target: &mut ImageMut<'_>| drawn.image().copy_to(target))?;
+        let outcome =
+            self.inner.publish(time, info, &mut |target| target.copy(&ClearedFrame::unredacted(drawn.image())))?;
         if outcome == PublishOutcome::Encoding {
             let mut tap = self.tap.lock().unwrap();
             tap.drawn_at.push(at);

@@ -31,6 +31,7 @@
 //! | [`gst`] | GStreamer helpers of sources and outputs |
 //! | [`segment`] | models (ONNX Runtime), batches across streams |
 //! | [`overlay`] | drawing masks on frames |
+//! | [`redact`] | hiding classes in frames before they are drawn on and published |
 //! | [`steady`] | masks that do not flicker, for drawing |
 //! | [`events`] | rules: when they hold in the masks, and the events that they make |
 //! | [`access`] | passwords, sessions, certificates and permissions |
@@ -64,6 +65,7 @@ pub mod mqtt;
 pub mod outbox;
 pub mod overlay;
 pub mod publish;
+pub mod redact;
 pub mod segment;
 pub mod server;
 pub mod service;

@@ -17,6 +17,7 @@ use maskcast::publish::file::FileOutput;
 use maskcast::publish::live::LiveOutput;
 use maskcast::publish::outputs::StreamOutputs;
 use maskcast::publish::{CaptureTime, Output};
+use maskcast::redact::ClearedFrame;
 
 /// A slow camera: a bitrate by pixels per second is too low for it.
 fn slow() -> VideoInfo {
@@ -96,7 +97,9 @@ fn encode(config: EncodeConfig, frames: impl Iterator<Item = OwnedImage>) -> (Ve
     let start = Instant::now();
     for (n, frame) in frames.enumerate() {
         let info = frame.image().info;
-        output.publish(time(&info, n, start), info, &mut |target| frame.image().copy_to(target)).unwrap();
+        output
+            .publish(time(&info, n, start), info, &mut |target| target.copy(&ClearedFrame::unredacted(frame.image())))
+            .unwrap();
     }
     let control = status.encode.running().expect("an encoder runs").rate_control;
     output.finish().unwrap();
@@ -178,7 +181,11 @@ fn the_quality_of_files_has_no_limit() {
     let mut output = FileOutput::new(path.clone(), config, Arc::new(Status::new("test"))).unwrap();
     let start = Instant::now();
     for (n, frame) in noise(slow(), 25).enumerate() {
-        output.publish(time(&slow(), n, start), slow(), &mut |target| frame.image().copy_to(target)).unwrap();
+        output
+            .publish(time(&slow(), n, start), slow(), &mut |target| {
+                target.copy(&ClearedFrame::unredacted(frame.image()))
+            })
+            .unwrap();
     }
     output.finish().unwrap();
     let kbits = std::fs::metadata(&path).unwrap().len() as f64 * 8.0 / 1000.0 / 2.0;

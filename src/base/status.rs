@@ -117,6 +117,7 @@ pub struct Status {
     /// The H.264 encode.
     pub encode: EncodeStatus,
     panics: AtomicU64,
+    hidden: AtomicU64,
     late_connections: AtomicU64,
     /// When the stream's supervisor last showed that it is alive.
     beat: Mutex<Instant>,
@@ -150,6 +151,7 @@ impl Status {
             outputs: OutputStatus::default(),
             encode: EncodeStatus::default(),
             panics: AtomicU64::new(0),
+            hidden: AtomicU64::new(0),
             late_connections: AtomicU64::new(0),
             beat: Mutex::new(Instant::now()),
             overlay_beat: Mutex::new(Instant::now()),
@@ -286,6 +288,16 @@ impl Status {
     /// Panics of stages since the service started.
     pub fn panics(&self) -> u64 {
         self.panics.load(Ordering::Relaxed)
+    }
+
+    /// Counts a frame that was hidden as a whole, because it was not known which pixels `[stream.redact]` had to hide.
+    pub fn count_hidden(&self) {
+        self.hidden.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Frames that were hidden as a whole.
+    pub fn hidden(&self) -> u64 {
+        self.hidden.load(Ordering::Relaxed)
     }
 
     /// Counts a connection to the source that was closed and opened again because its frames stayed late.

@@ -22,6 +22,7 @@ use crate::config::{EncodeConfig, OverlayConfig, SourceSpec, SourceUri, TestSour
 use crate::frame::Pixels;
 use crate::publish::file::FileOutput;
 use crate::publish::{CaptureTime, Output};
+use crate::redact::ClearedFrame;
 use crate::segment::onnx::Model;
 use crate::segment::tuning::{self, ThreadPlan, TuningGoal};
 
@@ -217,7 +218,9 @@ fn encode_alone(kept: &[Arc<dyn Pixels>], folder: &Path) -> Result<f64, Failure>
     for (n, pixels) in frames.enumerate() {
         let image = pixels.image();
         let time = CaptureTime { pts: Duration::from_millis(40 * n as u64), captured_at: Instant::now(), slate: false };
-        output.publish(time, image.info, &mut |target| image.copy_to(target)).map_err(Failure::runtime)?;
+        output
+            .publish(time, image.info, &mut |target| target.copy(&ClearedFrame::unredacted(image)))
+            .map_err(Failure::runtime)?;
     }
     output.finish().map_err(Failure::runtime)?;
     let summary = status.stage(Stage::Encode).summary();
@@ -236,7 +239,9 @@ fn test_clip(folder: &Path) -> Result<PathBuf, Failure> {
     while let Captured::Frame(frame) = capture.next(Duration::from_secs(10)).map_err(Failure::runtime)? {
         let image = frame.pixels.image();
         let time = CaptureTime { pts: frame.pts, captured_at: frame.captured_at, slate: false };
-        output.publish(time, image.info, &mut |target| image.copy_to(target)).map_err(Failure::runtime)?;
+        output
+            .publish(time, image.info, &mut |target| target.copy(&ClearedFrame::unredacted(image)))
+            .map_err(Failure::runtime)?;
     }
     output.finish().map_err(Failure::runtime)?;
     Ok(path)

@@ -37,6 +37,7 @@ pub fn check(path: &Path) -> Result<(), Failure> {
     }
     let mut warnings: Vec<String> =
         readable_passwords(path).into_iter().chain(config.streams.iter().filter_map(records)).collect();
+    warnings.extend(config.streams.iter().filter_map(|stream| unredacted_twin(stream, &config.streams)));
     warnings.extend(unused_names(&config, model.as_ref().map(|model| &*model.contract.labels)));
     if let Some(model) = &model {
         warnings.extend(model.warnings.iter().map(|warning| format!("{}: {warning}", config.model.path.display())));
@@ -60,6 +61,7 @@ pub fn check(path: &Path) -> Result<(), Failure> {
             config.server.rtsp,
             stream.name
         );
+        println!("           {}", visible(stream));
         for push in &stream.push {
             println!("           pushed to {}", push.target.label());
         }
@@ -119,6 +121,25 @@ fn check_source(stream: &StreamConfig) -> Result<(), ConfigError> {
 fn is_video(device: &Path) -> bool {
     const VIDEO: u32 = 81;
     device.metadata().is_ok_and(|facts| facts.file_type().is_char_device() && rustix::fs::major(facts.rdev()) == VIDEO)
+}
+
+/// Whether unredacted pixels of a stream can leave the service, and by which outputs.
+fn visible(stream: &StreamConfig) -> String {
+    if let Some(redact) = &stream.redact {
+        let classes = redact.classes.join(", ");
+        return format!("unredacted pixels cannot leave: {classes} hidden in all outputs, whole frames without a mask");
+    }
+    let mut outputs = vec!["RTSP", "WebRTC", "MJPEG", "snapshots"];
+    outputs.extend(stream.record.as_ref().map(|_| "recordings"));
+    outputs.extend((!stream.push.is_empty()).then_some("pushes"));
+    format!("unredacted pixels leave by {}", outputs.join(", "))
+}
+
+/// A warning when a stream shows the source that another one redacts.
+fn unredacted_twin(stream: &StreamConfig, streams: &[StreamConfig]) -> Option<String> {
+    let redacts = |other: &&StreamConfig| other.redact.is_some() && other.source.uri == stream.source.uri;
+    let other = streams.iter().find(redacts).filter(|_| stream.redact.is_none())?;
+    Some(format!("stream[{}]: shows without redaction the source that stream[{}] redacts", stream.name, other.name))
 }
 
 /// A warning when recordings cannot be written by this user. The service continues without them.

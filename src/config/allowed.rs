@@ -178,6 +178,17 @@ impl SourceHost {
         let url = uri.network_url()?;
         Some(SourceHost { name: url.host_str()?.to_owned(), addresses: addresses(url) })
     }
+
+    /// Whether the host of `uri`, which is looked up, has this name or one of these addresses.
+    pub fn is_host_of(&self, uri: &SourceUri) -> bool {
+        let Some(url) = uri.network_url() else { return false };
+        let name = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
+        if url.host_str().is_some_and(|host| name(host) == name(&self.name)) {
+            return true;
+        }
+        let own = self.addresses.as_deref().unwrap_or_default();
+        !own.is_empty() && addresses(url).is_ok_and(|others| others.iter().any(|other| own.contains(other)))
+    }
 }
 
 /// All addresses that the host of this URL means, as GStreamer will find them. Forms like `0x7f.1`

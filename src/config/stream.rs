@@ -14,6 +14,7 @@ use super::encode::EncodeConfig;
 use super::overlay::OverlayConfig;
 use super::push::{self, PushConfig};
 use super::record::RecordConfig;
+use super::redact::RedactConfig;
 use super::rule::{self, RuleConfig};
 use super::sink::{self, SinkConfig};
 use super::source::{SourceSpec, SourceUri};
@@ -81,6 +82,9 @@ pub struct StreamConfig {
     ))]
     pub rules: Vec<RuleConfig>,
     pub record: Option<RecordConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-api" = "never"))]
+    pub redact: Option<RedactConfig>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend(
         "x-help" = "write [[stream.push]], with two brackets, and below it url = \"…\"",
@@ -123,7 +127,14 @@ impl StreamConfig {
         let in_url = in_url.map(|(_, credentials)| credentials);
         self.source.credentials = combine(section, self.source.credentials.take(), in_url, PasswordAlone::LacksAUser);
         if !section.is_valid("show") {
-            self.show = default_show(&self.source);
+            self.show = if self.redact.is_some() { Show::Matched } else { default_show(&self.source) };
+        }
+        if let Some(redact) = &self.redact {
+            redact.check(&section.section("redact"));
+            if self.show != Show::Matched {
+                let help = Some("remove show: a stream with [stream.redact] publishes each frame with its own mask");
+                section.fail("show", "\"full-rate\" is not possible with [stream.redact]", help);
+            }
         }
         let records_a_rule = self.rules.iter().any(|rule| rule.record);
         if let Some(record) = &mut self.record {
@@ -158,6 +169,7 @@ pub fn defaults_stream(name: &str, source: SourceSpec) -> StreamConfig {
         zones: Vec::new(),
         rules: Vec::new(),
         record: None,
+        redact: None,
         push: Vec::new(),
         sinks: Vec::new(),
     }

@@ -19,6 +19,7 @@ mod grid;
 mod labels;
 mod legend;
 mod mix;
+mod output_image;
 mod palette;
 mod presence;
 mod row_blend;
@@ -32,6 +33,7 @@ use self::edges::{Edges, Paint, Scene};
 use self::grid::{Cells, Grid, for_each_run};
 pub use self::labels::{UnknownLabel, UnknownLabels};
 use self::legend::Legend;
+pub use self::output_image::OutputImage;
 use self::palette::{BlendCoefficients, Palette, to_yuv};
 use self::row_blend::{RowBlend, copy_rows};
 use crate::config::{OverlayConfig, Style};
@@ -166,17 +168,23 @@ impl Overlay {
         );
     }
 
+    /// Draws lines of text in the middle.
+    pub fn notice(&mut self, lines: &[String], target: &mut ImageMut<'_>) {
+        let info = target.info;
+        self.slate.blend(
+            |(made, image)| made == lines && same_format(image, &info),
+            || ((lines.to_vec(), info), status::lines(lines, &info)),
+            target,
+        );
+    }
+
     /// Draws the slate that viewers see while the source has no frames: the last frame in dark grey, or plain dark grey when
     /// there is no last frame (or it differs in size from `target`), with the lines of text in the middle.
     pub fn slate(&mut self, last: Option<&Image<'_>>, lines: &[String], target: &mut ImageMut<'_>) {
         let info = target.info;
         let last = last.filter(|last| (last.info.width, last.info.height) == (info.width, info.height));
         status::backdrop(last, target);
-        self.slate.blend(
-            |(made, image)| made == lines && same_format(image, &info),
-            || ((lines.to_vec(), info), status::lines(lines, &info)),
-            target,
-        );
+        self.notice(lines, target);
     }
 }
 

@@ -17,6 +17,7 @@ use crate::base::status::Status;
 use crate::config::{Container, EncodeConfig};
 use crate::frame::VideoInfo;
 use crate::gst::{GstError, describe, state_error};
+use crate::overlay::OutputImage;
 
 /// The minimum time between two frames.
 const LEAST: gst::ClockTime = gst::ClockTime::from_mseconds(1);
@@ -142,7 +143,7 @@ impl OpenFile {
         let shape = |info: VideoInfo| (info.width, info.height, info.format, info.par, info.color);
         if shape(info) == shape(self.pool.info) {
             self.scaler = None;
-            return self.pool.paint(paint);
+            return self.pool.paint(&mut |memory| paint(&mut OutputImage::new(memory)));
         }
         let scaler = match self.scaler.take() {
             Some(scaler) if shape(scaler.info()) == shape(info) => scaler,
@@ -156,7 +157,8 @@ impl OpenFile {
                 Scaler::new(info, &self.pool)?
             }
         };
-        self.scaler.insert(scaler).paint(&self.pool, paint)
+        let scaler = self.scaler.insert(scaler);
+        scaler.paint(&self.pool, &mut |memory| paint(&mut OutputImage::new(memory)))
     }
 }
 

@@ -25,6 +25,7 @@ use crate::base::status::Status;
 use crate::config::{EncodeConfig, StreamConfig};
 use crate::frame::VideoInfo;
 use crate::gst::{GstError, bus_error, state_error};
+use crate::overlay::OutputImage;
 
 /// The output of one live stream.
 pub struct LiveOutput {
@@ -243,7 +244,7 @@ impl Output for LiveOutput {
         let wait_for_jpeg = self.blocking && self.h264.is_none();
         let to_jpeg = self.jpeg.as_ref().is_some_and(|jpeg| wait_for_jpeg || jpeg.has_room());
         let Some(pool) = self.pool.as_ref().filter(|_| to_h264 || to_jpeg) else { return Ok(PublishOutcome::Busy) };
-        let mut buffer = pool.paint(paint)?;
+        let mut buffer = pool.paint(&mut |memory| paint(&mut OutputImage::new(memory)))?;
         let at = self.outputs.clock.lock().at(time);
         buffer.make_mut().set_pts(gst::ClockTime::from_nseconds(at.as_nanos() as u64));
         let jpeg = self.jpeg.as_ref().filter(|_| to_jpeg).map(|jpeg| match wait_for_jpeg {

@@ -6,7 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::frame::{ImageMut, VideoInfo};
+use crate::frame::VideoInfo;
+use crate::overlay::OutputImage;
 
 mod buffer_error;
 mod clock;
@@ -61,7 +62,7 @@ pub enum PublishOutcome {
 }
 
 /// Draws a frame into memory of the output.
-pub type Paint<'a> = dyn FnMut(&mut ImageMut<'_>) + 'a;
+pub type Paint<'a> = dyn FnMut(&mut OutputImage<'_, '_>) + 'a;
 
 /// Where the frames of a stream go.
 pub trait Output: Send {

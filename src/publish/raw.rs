@@ -7,7 +7,7 @@ use gst::prelude::*;
 use gst_video::prelude::*;
 use gst_video::{VideoColorMatrix, VideoColorPrimaries, VideoTransferFunction};
 
-use super::{BufferError, Paint, PoolProblem};
+use super::{BufferError, PoolProblem};
 use crate::frame::{Colorimetry, Image, ImageMut, Matrix, PixelFormat, Plane, PlaneMut, VideoInfo};
 
 /// Makes buffers of one shape.
@@ -37,7 +37,7 @@ impl RawPool {
     ///
     /// # Errors
     /// When there is no memory for it.
-    pub fn paint(&self, paint: &mut Paint<'_>) -> Result<gst::Buffer, BufferError> {
+    pub fn paint(&self, paint: &mut dyn FnMut(&mut ImageMut<'_>)) -> Result<gst::Buffer, BufferError> {
         let mut frame = self.frame()?;
         let strides: [usize; 3] =
             std::array::from_fn(|n| frame.plane_stride().get(n).map_or(0, |stride| stride.unsigned_abs() as usize));
@@ -152,7 +152,7 @@ impl Scaler {
     ///
     /// # Errors
     /// When there is no memory for it.
-    pub fn paint(&self, to: &RawPool, paint: &mut Paint<'_>) -> Result<gst::Buffer, BufferError> {
+    pub fn paint(&self, to: &RawPool, paint: &mut dyn FnMut(&mut ImageMut<'_>)) -> Result<gst::Buffer, BufferError> {
         let painted = self.from.paint(paint)?;
         let unreadable = |_| BufferError::Unreadable(self.from.info);
         let painted = gst_video::VideoFrame::from_buffer_readable(painted, &self.from.layout).map_err(unreadable)?;

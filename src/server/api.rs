@@ -19,8 +19,8 @@ use super::{App, NamedStream, SharedApp};
 use crate::base::encode_status::RunningEncode;
 use crate::base::push_status::PushStatus;
 use crate::base::sink_status::SinkStatus;
-use crate::config::{Show, hex};
-use crate::frame::{Label, Labels, Weight};
+use crate::config::{RedactStyle, Show, hex};
+use crate::frame::{Labels, Weight};
 use crate::publish::frame_sinks::{FRAME_SINKS, viewers};
 use crate::view::{LegendEntry, ServiceView, StreamView};
 
@@ -83,6 +83,10 @@ pub(super) struct StreamReport {
     zones: Vec<ZoneReport>,
     /// The rules of the stream and its recorded events.
     rules: Vec<RuleReport>,
+    /// What is hidden in the frames (`[stream.redact]`); null if nothing is.
+    redaction: Option<RedactionReport>,
+    /// When and how the configuration file has weakened the redaction of the stream in the last day, oldest first.
+    redaction_weakened: Vec<WeakenedReport>,
     /// How often a stage of the stream panicked and was restarted.
     panics: u64,
     /// How often the connection to the source was closed and opened again because its frames stayed late.
@@ -92,6 +96,30 @@ pub(super) struct StreamReport {
     links: Links,
     /// The settings in effect, with defaults and without secrets.
     config: Settings,
+}
+
+/// The redaction of a stream.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Redaction)]
+struct RedactionReport {
+    /// The classes that are hidden.
+    classes: Vec<String>,
+    /// `pixelate`: square cells of their mean colour. `blur`: the same with smooth transitions. `fill`: grey.
+    #[schema(value_type = String)]
+    style: RedactStyle,
+    /// Frames that were hidden as a whole, because it was not known which pixels had to be hidden.
+    hidden_frames: u64,
+}
+
+/// A change of the configuration file after which pixels may be visible that were hidden before.
+#[derive(Serialize, ToSchema)]
+#[schema(as = WeakenedRedaction)]
+struct WeakenedReport {
+    /// When (RFC 3339).
+    at: String,
+    /// What is weaker.
+    #[schema(example = "[stream.redact] was removed, person can be visible")]
+    change: String,
 }
 
 /// The H.264 encode of a stream.
@@ -227,8 +255,7 @@ pub(super) struct VersionReport {
 )]
 pub(super) async fn streams(State(app): State<SharedApp>, headers: HeaderMap) -> Json<Vec<StreamReport>> {
     let rtsp = rtsp_base(&headers, &app);
-    let labels = labels(&app.view);
-    Json(app.view.streams().iter().map(|stream| report(stream, &labels, &rtsp)).collect())
+    Json(app.view.streams().iter().map(|stream| report(stream, &app.view, &rtsp)).collect())
 }
 
 /// Show a stream
@@ -247,7 +274,7 @@ pub(super) async fn streams(State(app): State<SharedApp>, headers: HeaderMap) ->
 )]
 pub(super) async fn stream(named: NamedStream, headers: HeaderMap) -> Json<StreamReport> {
     let rtsp = rtsp_base(&headers, &named.app);
-    Json(report(named.stream(), &labels(&named.app.view), &rtsp))
+    Json(report(named.stream(), &named.app.view, &rtsp))
 }
 
 /// Show the version
@@ -273,7 +300,7 @@ pub(super) async fn version(State(app): State<SharedApp>) -> Json<VersionReport>
 pub(super) fn report_of(app: &App, name: &str, headers: &HeaderMap) -> Result<StreamReport, Problem> {
     let rtsp = rtsp_base(headers, app);
     match app.view.stream(name) {
-        Some(stream) => Ok(report(&stream, &labels(&app.view), &rtsp)),
+        Some(stream) => Ok(report(&stream, &app.view, &rtsp)),
         None => Err(Problem::unknown_stream(name, &app.view.streams())),
     }
 }
@@ -283,7 +310,8 @@ fn labels(view: &ServiceView) -> Labels {
     view.model().map_or_else(|| [].into(), |model| Arc::clone(&model.labels))
 }
 
-fn report(stream: &StreamView, labels: &[Label], rtsp: &str) -> StreamReport {
+fn report(stream: &StreamView, view: &ServiceView, rtsp: &str) -> StreamReport {
+    let labels = labels(view);
     let status = &stream.status;
     // One snapshot each, so that the values agree.
     let (counts, condition) = (status.ledger.counts(), status.condition());
@@ -312,13 +340,24 @@ fn report(stream: &StreamView, labels: &[Label], rtsp: &str) -> StreamReport {
         shares,
         zones,
         rules: rules::rules(stream),
+        redaction: stream.config.redact.as_ref().map(|redact| RedactionReport {
+            classes: redact.classes.clone(),
+            style: redact.style,
+            hidden_frames: status.hidden(),
+        }),
+        redaction_weakened: weakened(view, &name),
         panics: status.panics(),
         late_connections: status.late_connections(),
-        legend: stream.legend(labels).iter().map(legend).collect(),
+        legend: stream.legend(&labels).iter().map(legend).collect(),
         links: Links { mjpeg: format!("/mjpeg/{name}"), rtsp: format!("{rtsp}/{name}"), whep: format!("/whep/{name}") },
         config: Settings::from(&stream.config),
         name,
     }
+}
+
+fn weakened(view: &ServiceView, stream: &str) -> Vec<WeakenedReport> {
+    let changes = view.weakened_redaction().into_iter().filter(|change| change.stream == stream);
+    changes.map(|change| WeakenedReport { at: format!("{:.3}", change.at), change: change.change }).collect()
 }
 
 fn encode_report(encode: &RunningEncode) -> EncodeReport {

@@ -78,6 +78,12 @@ fn frames(streams: &[Arc<StreamView>], out: &mut Families) {
         DropReason::ALL
             .map(|reason| (vec![("stream", *name), ("reason", reason.name())], counts.dropped_for(reason) as f64))
     });
+    let hidden = streams.iter().filter(|stream| stream.config.redact.is_some());
+    out.counters(
+        "maskcast_frames_hidden_total",
+        "Frames published without any detail, because it was not known which pixels [stream.redact] had to hide.",
+        hidden.map(|stream| (vec![("stream", &*stream.status.name)], stream.status.hidden() as f64)),
+    );
     out.counters("maskcast_frames_dropped_total", "Frames captured and not published, by reason.", dropped);
     out.gauges(
         "maskcast_frames_in_flight",
@@ -234,6 +240,11 @@ fn recordings(streams: &[Arc<StreamView>], out: &mut Families) {
 }
 
 fn service(view: &ServiceView, out: &mut Families) {
+    out.counters(
+        "maskcast_redaction_weakened_total",
+        "Changes of the configuration file after which pixels may be visible that were hidden before.",
+        [(vec![], view.weakened_redaction_count() as f64)],
+    );
     if let Some(model) = view.model() {
         let input = format!("{}x{}", model.input.0, model.input.1);
         let infos: [(&str, &str, MetricLabels<'_>); 2] = [

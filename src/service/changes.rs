@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::redaction::check_redaction;
 use super::reserved::{check_password_host, check_recording_folder, check_reserved_keys, check_source_kind};
 use super::{EarlyRequests, Service};
 use crate::base::paths::state_folders;
@@ -262,6 +263,7 @@ impl Changes {
         })?;
         let config = config::parse(&after, &self.path)
             .map_err(|errors| ChangeRefusal::Invalid(without_file_positions(errors, edit, &file)))?;
+        check_redaction(edit, &file, &config, host).map_err(ChangeRefusal::Forbidden)?;
         check_sources(edit, &file, &config, host).map_err(ChangeRefusal::Forbidden)?;
         service.check(&config).map_err(ChangeRefusal::Invalid)?;
         if after != before {

@@ -25,7 +25,7 @@ pub(super) fn check_encoders(streams: &[StreamConfig]) -> Result<Vec<Choice>, Ve
     if errors.is_empty() { Ok(chosen) } else { Err(errors) }
 }
 
-/// Checks that the model has every label that a stream hides, colours, weights, or names in its rules and recorded events.
+/// Checks that the model has every label that a stream hides, colours, weights, or names in its rules, recorded events and redaction.
 ///
 /// # Errors
 /// Every unknown label with its key path.
@@ -44,10 +44,11 @@ pub fn check_labels(streams: &[StreamConfig], labels: &[Label]) -> Result<(), Ve
         }
     }
     for stream in streams {
+        let hidden = stream.redact.iter().map(|redact| ("redact".to_owned(), &redact.classes));
         let events = stream.record.iter().flat_map(|record| record.events.iter().enumerate());
         let events = events.map(|(index, event)| (format!("record.event[{index}]"), &event.classes));
         let rules = stream.rules.iter().enumerate().map(|(index, rule)| (format!("rule[{index}]"), &rule.classes));
-        for (key, classes) in events.chain(rules) {
+        for (key, classes) in hidden.chain(events).chain(rules) {
             errors.extend(events::unknown_classes(classes, labels).into_iter().map(|name| ConfigError {
                 key: format!("stream[{}].{key}.classes", stream.name),
                 line: None,

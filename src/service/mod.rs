@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::access::Access;
 use crate::access::tls::Certificate;
 use crate::base::panic::panic_text;
+use crate::base::paths::state_folders;
 use crate::base::stop::{Stop, WakeReason};
 use crate::config::{
     Config, ConfigError, HistoryConfig, ModelConfig, MqttConfig, OverlayConfig, ServerConfig, StreamConfig,
@@ -32,6 +33,7 @@ mod check;
 mod error;
 mod history;
 pub mod models;
+pub mod redaction;
 pub mod reload;
 pub mod reserved;
 pub mod stopping;
@@ -49,6 +51,7 @@ use crate::view::request::ChangeRequest;
 use crate::webhook::Webhooks;
 use check::check_encoders;
 use models::{ModelManager, Models, Streams};
+use redaction::RedactionWatch;
 use stopping::stop_all;
 use stream_runner::StreamRunner;
 use warn::{warn_of_plain_passwords, warn_of_removed_users, warn_of_unused_names};
@@ -92,6 +95,7 @@ pub struct Service {
     /// `None` if it is off.
     history: Option<HistoryThreads>,
     history_settings: HistoryConfig,
+    redaction: RedactionWatch,
 }
 
 /// If loading the model takes longer than this, streams start without masks.
@@ -139,6 +143,7 @@ impl Service {
         view.set_streams(running.iter().map(StreamRunner::view).collect());
         let http =
             http.serve_with_access(Arc::clone(&view), Arc::clone(&whep), Arc::clone(&access), certificate.as_ref())?;
+        let state = std::env::var_os("STATE_DIRECTORY").unwrap_or_default();
         let (server, model) = (config.server.clone(), config.model.clone());
         let mut service = Service {
             view,
@@ -162,7 +167,9 @@ impl Service {
             webhooks,
             history: None,
             history_settings: config.history.clone(),
+            redaction: RedactionWatch::in_folder(state_folders(&state).next()),
         };
+        service.watch_redaction(&config.streams);
         tracing::info!("page {}", service.page());
         for stream in &config.streams {
             tracing::info!(
@@ -281,6 +288,12 @@ impl Service {
     /// All unknown labels.
     pub fn check_labels(&self, streams: &[StreamConfig]) -> Result<(), Vec<ConfigError>> {
         self.view.model().map_or(Ok(()), |model| check_labels(streams, &model.labels))
+    }
+
+    /// Logs, counts and shows where `streams` hide less than before.
+    fn watch_redaction(&mut self, streams: &[StreamConfig]) {
+        let new = self.redaction.update(streams, jiff::Timestamp::now());
+        self.view.set_weakened_redaction(self.redaction.weakened(), new.len());
     }
 
     /// The current settings of a stream.

@@ -20,6 +20,7 @@ use crate::segment::pool::{InferenceOutput, InferenceQueue, Matched, Pool};
 use crate::sink::MaskSink;
 use crate::zones::ZoneState;
 
+mod drawn_overlay;
 mod error;
 pub mod lag;
 mod mask_sinks;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use jiff::tz::TimeZone;
 
+use super::drawn_overlay::DrawnOverlay;
 use super::error::{FrameError, StreamError};
 use super::mask_sinks::MaskSinks;
 use super::overlay_state::OverlayState;
@@ -18,9 +19,10 @@ use crate::base::panic::panic_text;
 use crate::base::status::{Status, StreamState};
 use crate::base::timing::{Stage, Stopwatch};
 use crate::config::{OverlayConfig, StreamConfig};
-use crate::frame::{Frame, Labels, Mask, OwnedImage, PixelFormat, VideoInfo};
-use crate::overlay::Overlay;
+use crate::frame::{Frame, Labels, Mask, PixelFormat, VideoInfo};
+use crate::overlay::{OutputImage, Overlay};
 use crate::publish::{CaptureTime, Output, PublishOutcome};
+use crate::redact::Clearance;
 use crate::segment::SegmentError;
 use crate::segment::pool::{Matched, ModelBanner, NoMask};
 use crate::steady::Steady;
@@ -57,6 +59,8 @@ pub struct OverlayStage {
     /// The labels of the model that `overlay` draws for.
     labels: Labels,
     overlay: Overlay,
+    /// What of a frame may be published.
+    clearance: Clearance,
     /// What is drawn for a mask. The sinks get the mask itself.
     steady: Steady,
     /// Why there is no model yet.
@@ -76,26 +80,6 @@ pub struct OverlayStage {
     started: Option<Instant>,
 }
 
-/// What is drawn on a frame, and the state that it shows.
-struct DrawnOverlay<'a> {
-    mask: Option<&'a Mask>,
-    /// A text in the frame: why it has no current mask.
-    badge: Option<String>,
-    state: StreamState,
-    /// Why the stream is stale.
-    reason: Option<String>,
-}
-
-impl<'a> DrawnOverlay<'a> {
-    fn live(mask: Option<&'a Mask>) -> Self {
-        DrawnOverlay { mask, badge: None, state: StreamState::Live, reason: None }
-    }
-
-    fn stale(mask: Option<&'a Mask>, badge: String, reason: String) -> Self {
-        DrawnOverlay { mask, badge: Some(badge), state: StreamState::Stale, reason: Some(reason) }
-    }
-}
-
 impl OverlayStage {
     pub fn new(
         config: &StreamConfig,
@@ -110,6 +94,7 @@ impl OverlayStage {
         let settings = overlay_state.overlay();
         OverlayStage {
             overlay: Overlay::ignoring_unknown_labels(&settings, &labels),
+            clearance: Clearance::of(config.redact.as_ref()),
             overlay_state,
             settings,
             max_mask_age: config.max_mask_age,
@@ -243,7 +228,7 @@ impl OverlayStage {
         let drawn = DrawnOverlay::stale(None, self.banner.get().unwrap_or_else(|| "NO MODEL".into()), reason);
         let state =
             if self.status.state() == StreamState::Starting { StreamState::Starting } else { StreamState::Stale };
-        DrawnOverlay { state, ..drawn }
+        DrawnOverlay { state, is_without_model: true, ..drawn }
     }
 
     /// Keeps a mask that arrives between two frames. Without this, the sinks would get it with the next frame, which is late when
@@ -311,23 +296,34 @@ impl OverlayStage {
         let badge = drawn.badge.clone().or_else(|| self.banner.get());
         let stamp = CaptureTime { pts: frame.pts, captured_at: frame.captured_at, slate: false };
         let info = frame.info();
-        let outcome = if self.output.wanted() {
-            let (overlay, output, status) = (&mut self.overlay, &mut self.output, &self.status);
-            let (steady, smooth) = (&mut self.steady, self.settings.smooth);
-            let mut paint = |target: &mut crate::frame::ImageMut<'_>| {
+        let wanted = self.output.wanted();
+        let (overlay, output, status) = (&mut self.overlay, &mut self.output, &self.status);
+        let (steady, smooth, clearance) = (&mut self.steady, self.settings.smooth, &mut self.clearance);
+        let mut hidden = None;
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let decision = clearance.decide(frame, drawn.mask.ok_or_else(|| drawn.no_mask()));
+            hidden = decision.hides_all().map(ToString::to_string);
+            if !wanted {
+                // No sink needs frames: the frame counts as published.
+                return Ok(PublishOutcome::Published);
+            }
+            let mut paint = |target: &mut OutputImage<'_, '_>| {
                 let watch = Stopwatch::start();
-                let source = frame.pixels.image();
-                overlay.draw(&source, drawn.mask.map(|mask| steady.steady(mask, smooth)), target);
+                let cleared = clearance.clear(frame, &decision);
+                match cleared.hidden() {
+                    None => target.draw(overlay, &cleared, drawn.mask.map(|mask| steady.steady(mask, smooth))),
+                    Some(reason) => {
+                        target.draw(overlay, &cleared, None);
+                        target.notice(overlay, &["HIDDEN".to_owned(), reason.to_string()]);
+                    }
+                }
                 if let Some(badge) = &badge {
-                    overlay.badge(badge, target);
+                    target.badge(overlay, badge);
                 }
                 status.stage(Stage::Overlay).record(watch.spent());
             };
-            catch_unwind(AssertUnwindSafe(|| output.publish(stamp, info, &mut paint)))
-        } else {
-            // No sink needs frames: the frame counts as published.
-            Ok(Ok(PublishOutcome::Published))
-        };
+            output.publish(stamp, info, &mut paint)
+        }));
         self.last = Some(frame.clone());
         self.last_slate = None;
         self.status.set_info(info);
@@ -338,8 +334,16 @@ impl OverlayStage {
                     self.status.record_latency(frame.captured_at);
                 }
                 entry.published();
-                if drawn.state != StreamState::Starting {
-                    self.status.set_shown(drawn.state, drawn.reason.clone(), frame.captured_at);
+                if hidden.is_some() {
+                    self.status.count_hidden();
+                }
+                match hidden {
+                    _ if drawn.state == StreamState::Starting => {}
+                    // It has a mask that does not say what must be hidden.
+                    Some(reason) if drawn.state == StreamState::Live => {
+                        self.status.set_shown(StreamState::Stale, Some(reason), frame.captured_at);
+                    }
+                    _ => self.status.set_shown(drawn.state, drawn.reason.clone(), frame.captured_at),
                 }
                 Ok(())
             }
@@ -355,6 +359,7 @@ impl OverlayStage {
                 // Its buffers may be half written: it is replaced.
                 self.overlay = Overlay::ignoring_unknown_labels(&self.settings, &self.labels);
                 self.steady = Steady::default();
+                self.clearance.recover();
                 self.status.count_panic();
                 Err(frame_error(frame, FrameError::Panicked(panic_text(&*panic).to_owned())))
             }
@@ -385,8 +390,7 @@ impl OverlayStage {
             self.log(&format!("mask sink failed: {error}"));
         }
         if let Some(last) = &mut self.last {
-            let copy = OwnedImage::copy_of(&last.pixels.image());
-            last.pixels = Arc::new(copy);
+            self.clearance.release(last);
         }
     }
 
@@ -419,10 +423,8 @@ impl OverlayStage {
         // The clock of the source does not advance; that of the slate continues from the last frame.
         let pts = self.last.as_ref().map_or(Duration::ZERO, |last| last.pts + last.captured_at.elapsed());
         let (overlay, output) = (&mut self.overlay, &mut self.output);
-        let last = self.last.as_ref();
-        let mut paint = |target: &mut crate::frame::ImageMut<'_>| {
-            overlay.slate(last.map(|frame| frame.pixels.image()).as_ref(), &lines, target);
-        };
+        let last = self.clearance.last(self.last.as_ref());
+        let mut paint = |target: &mut OutputImage<'_, '_>| target.slate(overlay, last.as_ref(), &lines);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             output.publish(CaptureTime { pts, captured_at: now, slate: true }, info, &mut paint)
         }));

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -12,9 +13,11 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::oneshot;
 
 pub mod change_ticket;
+pub mod redaction;
 pub mod request;
 
 use change_ticket::ChangeTicket;
+use redaction::WeakenedRedaction;
 use request::{Change, ChangeOutcome, ChangeRefusal, ChangeRequest};
 
 use crate::base::mqtt_status::MqttStatus;
@@ -49,6 +52,8 @@ pub struct ServiceView {
     pub events: Arc<EventHub>,
     webhooks: Mutex<Vec<Arc<WebhookStatus>>>,
     history: OnceLock<Arc<History>>,
+    weakened: Mutex<Vec<WeakenedRedaction>>,
+    weakened_count: AtomicU64,
 }
 
 /// The state of one stream.
@@ -192,6 +197,8 @@ impl ServiceView {
             events: Arc::default(),
             webhooks: Mutex::default(),
             history: OnceLock::new(),
+            weakened: Mutex::default(),
+            weakened_count: AtomicU64::new(0),
         };
         (view, ChangeQueues { models, changes: queued })
     }
@@ -260,6 +267,23 @@ impl ServiceView {
 
     pub fn set_webhooks(&self, webhooks: Vec<Arc<WebhookStatus>>) {
         *self.webhooks.lock() = webhooks;
+    }
+
+    /// The changes of the configuration that have weakened the redaction of a stream in the last day.
+    pub fn weakened_redaction(&self) -> Vec<WeakenedRedaction> {
+        let now = Timestamp::now();
+        self.weakened.lock().iter().filter(|change| change.is_shown(now)).cloned().collect()
+    }
+
+    /// Replaces these changes; `new` of them happened now.
+    pub fn set_weakened_redaction(&self, changes: Vec<WeakenedRedaction>, new: usize) {
+        *self.weakened.lock() = changes;
+        self.weakened_count.fetch_add(new as u64, Ordering::Relaxed);
+    }
+
+    /// How many such changes there were since the service started, its start included.
+    pub fn weakened_redaction_count(&self) -> u64 {
+        self.weakened_count.load(Ordering::Relaxed)
     }
 
     /// Requests another model.

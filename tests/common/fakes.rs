@@ -13,6 +13,7 @@ use maskcast::capture::{Capture, Captured, CapturedFrame, KeyframeWait, Source, 
 use maskcast::config::{Legend, Smooth, SourceSpec, StreamConfig, defaults_stream};
 use maskcast::frame::{Frame, Guide, ImageMut, Label, Labels, Mask, OwnedImage, PixelFormat, Rgb, VideoInfo};
 use maskcast::gst::GstError;
+use maskcast::overlay::OutputImage;
 use maskcast::publish::{CaptureTime, Output, OutputError, Paint, PublishOutcome};
 use maskcast::segment::pool::{Factory, Pool, WorkerSpec};
 use maskcast::segment::{SegmentError, Segmented, Segmenter};
@@ -264,7 +265,7 @@ impl Output for FakeOutput {
         }
         let mut image = OwnedImage::new(info, 0);
         let mut view: ImageMut<'_> = image.image_mut();
-        paint(&mut view);
+        paint(&mut OutputImage::new(&mut view));
         let middle = info.height / 2 * view.planes[0].stride + info.width / 4;
         let chroma = info.height / 4 * view.planes[1].stride + info.width / 8;
         let frame =

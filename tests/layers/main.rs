@@ -114,6 +114,38 @@ fn files_do_not_use_one_another_in_a_cycle() {
     }
 }
 
+/// The lines with one of `words`, outside of tests and comments, as `file: line`.
+fn lines_with(files: &[(String, String)], words: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (name, text) in files.iter().filter(|(name, _)| !name.ends_with("tests.rs") && !name.contains("tests/")) {
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text);
+        for line in code.lines().map(str::trim).filter(|line| !line.starts_with("//")) {
+            if words.iter().any(|word| line.contains(word)) {
+                found.push(format!("{name}: {line}"));
+            }
+        }
+    }
+    found
+}
+
+/// An output could otherwise publish pixels that `[stream.redact]` hides.
+#[test]
+fn only_redaction_and_the_model_read_the_pixels_of_frames() {
+    const READERS: [&str; 5] =
+        ["frame.rs", "redact/mod.rs", "segment/segmenter.rs", "commands/bench.rs", "commands/flicker/mod.rs"];
+    let files = crate_files("src");
+    let found = lines_with(&files, &["pixels.image()", ".unredacted(", "::unredacted("]);
+    let read_by = |reader: &str| found.iter().any(|line| line.starts_with(&format!("{reader}:")));
+    assert!(READERS.iter().all(|reader| read_by(reader)), "a reader in the list reads no pixels: {found:#?}");
+    let others: Vec<_> =
+        found.iter().filter(|line| !READERS.iter().any(|reader| line.starts_with(&format!("{reader}:")))).collect();
+    assert!(others.is_empty(), "these lines use pixels that redaction has not cleared: {others:#?}");
+    let outputs: Vec<_> = files.into_iter().filter(|(name, _)| name.starts_with("publish/")).collect();
+    assert!(outputs.len() > 20);
+    let frames = lines_with(&outputs, &["frame::Frame", "Arc<dyn Pixels>"]);
+    assert!(frames.is_empty(), "outputs use frames that redaction has not cleared: {frames:#?}");
+}
+
 /// The dependencies among the given files, as `from:line → to`.
 fn dependencies_of(files: &[(&str, &str)]) -> Vec<String> {
     let sources: Vec<_> = files.iter().map(|(name, text)| Source { name, text }).collect();

@@ -299,6 +299,7 @@ timeout = "20s"
                         ..RuleConfig::of("gone", &["person"])
                     },
                 ],
+                redact: None,
                 record: Some(RecordConfig {
                     dir: "/srv/gate".into(),
                     format: Container::Mkv,

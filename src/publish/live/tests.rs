@@ -55,8 +55,8 @@ fn the_delay_of_encoded_frames_is_recorded() {
 }
 
 /// Without this, a frame is what was in the memory before; if that is noise, OpenH264 has no room for it.
-fn grey(image: &mut crate::frame::ImageMut<'_>) {
-    image.planes.iter_mut().for_each(|plane| plane.data.fill(128));
+fn grey(image: &mut OutputImage<'_, '_>) {
+    image.fill([128; 3]);
 }
 
 /// After a reload or a failure: x264enc adds 1000 hours to its times, OpenH264 nothing. For a viewer that stays, such a frame

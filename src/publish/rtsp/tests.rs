@@ -46,10 +46,7 @@ impl TestServer {
                 let now = Instant::now();
                 if output.wanted() {
                     let stamp = CaptureTime { pts: now - start, captured_at: now, slate: false };
-                    let grey = &mut |frame: &mut crate::frame::ImageMut<'_>| {
-                        frame.planes.iter_mut().for_each(|plane| plane.data.fill(128));
-                    };
-                    output.publish(stamp, info, grey).unwrap();
+                    output.publish(stamp, info, &mut |image| image.fill([128; 3])).unwrap();
                 }
             }
         });

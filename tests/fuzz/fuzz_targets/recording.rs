@@ -12,13 +12,15 @@ use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use maskcast::base::status::Status;
 use maskcast::config::{EncodeConfig, RecordConfig, SourceSpec, defaults_stream};
-use maskcast::frame::{PixelFormat, VideoInfo};
+use maskcast::frame::{OwnedImage, PixelFormat, Pixels, VideoInfo};
+use maskcast::overlay::OutputImage;
 use maskcast::publish::live::LiveOutput;
 use maskcast::publish::outputs::StreamOutputs;
 use maskcast::publish::recording::Archive;
 use maskcast::publish::recording::name::RecordingName;
 use maskcast::publish::recording::repair::Repair;
 use maskcast::publish::{CaptureTime, Output};
+use maskcast::redact::ClearedFrame;
 
 const FILE: &str = "gate-20200101T000000Z.mp4";
 
@@ -65,11 +67,11 @@ fn record(folder: &Path) -> [Movie; 2] {
     let info = VideoInfo { fps: (10, 1), ..VideoInfo::new(PixelFormat::I420, 64, 48) };
     for n in 0..65_u64 {
         let stamp = CaptureTime { pts: Duration::from_millis(100 * n), captured_at: Instant::now(), slate: false };
-        let paint = &mut |image: &mut maskcast::frame::ImageMut<'_>| {
-            for plane in &mut image.planes {
-                plane.data.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at as u64 * (n + 7) / 5) as u8);
-            }
-        };
+        let mut frame = OwnedImage::new(info, 0);
+        for plane in &mut frame.image_mut().planes {
+            plane.data.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at as u64 * (n + 7) / 5) as u8);
+        }
+        let paint = &mut |target: &mut OutputImage<'_, '_>| target.copy(&ClearedFrame::unredacted(frame.image()));
         output.publish(stamp, info, paint).expect("an encoder is installed: make setup");
     }
     let path = || Some(std::fs::read_dir(folder).ok()?.next()?.ok()?.path());

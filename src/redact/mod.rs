@@ -1,0 +1,244 @@
+//! Redaction: pixels of some classes are hidden in a frame before anything can publish it.
+//!
+//! ```text
+//! frame ──▶ Clearance ──▶ ClearedFrame ──▶ overlay ──▶ outputs
+//! its mask ─┘   │
+//!               ├ area: classes, grown, held
+//!               └ cells: hidden in the planes
+//! ```
+//!
+//! An output draws a [`ClearedFrame`], and only a [`Clearance`] makes one, so that the pixels of a frame reach an output only
+//! through it. It fails closed: without a mask that was made from this very frame, and in any other case in which the hidden area is not
+//! known, the whole frame is hidden ([`HideReason`]).
+
+mod area;
+mod cells;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+
+use self::area::{Area, AreaError, Growth};
+use self::cells::{Cells, coarsest_side, side};
+use crate::config::RedactConfig;
+use crate::frame::{Frame, Image, Labels, Mask, OwnedImage, Pixels, VideoInfo};
+
+/// An image that may be published.
+pub struct ClearedFrame<'a> {
+    image: Image<'a>,
+    /// Why all of it is hidden.
+    hidden: Option<HideReason>,
+}
+
+impl<'a> ClearedFrame<'a> {
+    /// A whole image: of a stream without redaction, or one that does not come from a camera.
+    pub fn unredacted(image: Image<'a>) -> Self {
+        ClearedFrame { image, hidden: None }
+    }
+
+    pub fn image(&self) -> &Image<'a> {
+        &self.image
+    }
+
+    /// Why the whole frame is hidden; `None` if it is not.
+    pub fn hidden(&self) -> Option<&HideReason> {
+        self.hidden.as_ref()
+    }
+}
+
+/// Why a whole frame is hidden.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HideReason {
+    /// There is no model yet.
+    NoModel,
+    /// The model made no mask of the frame, for this reason.
+    NoMask(String),
+    /// The mask is of another frame.
+    OtherFrame,
+    /// The model does not have this class.
+    NoClass(String),
+    /// The hidden area cannot be computed.
+    NoArea(String),
+}
+
+impl fmt::Display for HideReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HideReason::NoModel => f.write_str("no model is loaded"),
+            HideReason::NoMask(reason) => write!(f, "the frame has no mask: {reason}"),
+            HideReason::OtherFrame => f.write_str("the mask is of another frame"),
+            HideReason::NoClass(class) => write!(f, "the model has no class {class:?}"),
+            HideReason::NoArea(reason) => write!(f, "the hidden area is unknown: {reason}"),
+        }
+    }
+}
+
+/// Decides what of the frames of a stream may be published.
+pub enum Clearance {
+    /// The stream has no `[stream.redact]`: whole frames.
+    Unredacted,
+    /// Frames without the pixels of some classes.
+    Redacted(Box<Redactor>),
+}
+
+impl Clearance {
+    /// The clearance of a stream with this configuration.
+    pub fn of(config: Option<&RedactConfig>) -> Self {
+        match config {
+            None => Clearance::Unredacted,
+            Some(config) => Clearance::Redacted(Box::new(Redactor::new(config.clone()))),
+        }
+    }
+
+    /// Decides what of a frame is hidden. `mask` is the mask that was made from it, or why there is none. It is called for every
+    /// frame, published or not, because pixels stay hidden for a time. Without redaction, the mask does not matter.
+    pub fn decide(&mut self, frame: &Frame, mask: Result<&Mask, HideReason>) -> Decision {
+        match self {
+            Clearance::Unredacted => Decision(None),
+            Clearance::Redacted(redactor) => Decision(Some(redactor.decide(frame, mask))),
+        }
+    }
+
+    /// What may be published of a frame, by the decision about it.
+    pub fn clear<'a>(&'a mut self, frame: &'a Frame, decision: &Decision) -> ClearedFrame<'a> {
+        match (self, &decision.0) {
+            (Clearance::Unredacted, _) => ClearedFrame::unredacted(frame.pixels.image()),
+            (Clearance::Redacted(redactor), Some(decided)) => redactor.clear(frame, decided),
+            (Clearance::Redacted(redactor), None) => {
+                redactor.clear(frame, &HiddenCells::all(frame, HideReason::OtherFrame))
+            }
+        }
+    }
+
+    /// What may be published of the past while there are no frames: `last` without redaction, else what was cleared last.
+    pub fn last<'a>(&'a self, last: Option<&'a Frame>) -> Option<ClearedFrame<'a>> {
+        let image = match self {
+            Clearance::Unredacted => last?.pixels.image(),
+            Clearance::Redacted(redactor) => redactor.cleared.as_ref()?.image(),
+        };
+        Some(ClearedFrame { image, hidden: None })
+    }
+
+    /// Replaces the pixels of a frame, whose buffer belongs to the source, with a copy; with redaction, with black, because
+    /// [`Clearance::last`] does not use them.
+    pub fn release(&self, frame: &mut Frame) {
+        frame.pixels = Arc::new(match self {
+            Clearance::Unredacted => OwnedImage::copy_of(&frame.pixels.image()),
+            Clearance::Redacted(_) => OwnedImage::new(frame.info(), 0),
+        });
+    }
+
+    /// After a panic, what was seen before is not certain: whole frames are hidden for the time of `hold`.
+    pub fn recover(&mut self) {
+        if let Clearance::Redacted(redactor) = self {
+            redactor.cleared = None;
+            redactor.area.forget(std::time::Instant::now());
+        }
+    }
+}
+
+/// What of one frame is hidden.
+pub struct Decision(Option<HiddenCells>);
+
+impl Decision {
+    /// Why all of the frame is hidden; `None` if it is not.
+    pub fn hides_all(&self) -> Option<&HideReason> {
+        self.0.as_ref()?.reason.as_ref()
+    }
+}
+
+/// The hidden cells of the frame with this number.
+struct HiddenCells {
+    seq: u64,
+    cells: Cells,
+    /// Why all of them are hidden.
+    reason: Option<HideReason>,
+}
+
+impl HiddenCells {
+    fn all(frame: &Frame, reason: HideReason) -> Self {
+        let info = frame.info();
+        HiddenCells { seq: frame.seq, cells: Cells::all(&info, coarsest_side(info.height)), reason: Some(reason) }
+    }
+}
+
+/// Hides classes in the frames of one stream.
+pub struct Redactor {
+    config: RedactConfig,
+    /// The labels of the newest mask, and which of them are hidden.
+    classes: Option<(Labels, HiddenClasses)>,
+    area: Area,
+    /// What was published last.
+    cleared: Option<OwnedImage>,
+}
+
+impl Redactor {
+    fn new(config: RedactConfig) -> Self {
+        Redactor { config, classes: None, area: Area::default(), cleared: None }
+    }
+
+    fn decide(&mut self, frame: &Frame, mask: Result<&Mask, HideReason>) -> HiddenCells {
+        let info = frame.info();
+        match mask.and_then(|mask| self.cells(frame, mask, &info)) {
+            Ok(cells) => HiddenCells { seq: frame.seq, cells, reason: None },
+            Err(reason) => HiddenCells::all(frame, reason),
+        }
+    }
+
+    fn clear(&mut self, frame: &Frame, decided: &HiddenCells) -> ClearedFrame<'_> {
+        let source = frame.pixels.image();
+        let info = source.info;
+        let other;
+        let decided = if decided.seq == frame.seq {
+            decided
+        } else {
+            other = HiddenCells::all(frame, HideReason::OtherFrame);
+            &other
+        };
+        // The buffer is taken out: after a panic, what was half drawn is not there.
+        let mut cleared = match self.cleared.take() {
+            Some(cleared) if cleared.image().info == info => cleared,
+            _ => OwnedImage::new(info, 0),
+        };
+        decided.cells.draw(self.config.style, &source, &mut cleared.image_mut());
+        ClearedFrame { image: self.cleared.insert(cleared).image(), hidden: decided.reason.clone() }
+    }
+
+    /// The cells that must be hidden.
+    fn cells(&mut self, frame: &Frame, mask: &Mask, info: &VideoInfo) -> Result<Cells, HideReason> {
+        if (mask.seq, mask.captured_at) != (frame.seq, frame.captured_at) {
+            return Err(HideReason::OtherFrame);
+        }
+        let is_hidden = self.hidden_classes(&mask.labels)?;
+        let size = (mask.width, mask.height);
+        let growth = Growth::new(self.config.grow, size, info);
+        let failed = |error: AreaError| HideReason::NoArea(error.to_string());
+        let area = self.area.update(mask, &is_hidden, growth, self.config.hold).map_err(failed)?;
+        Ok(Cells::of(area, size, info, side(self.config.style, info.height)))
+    }
+
+    /// Which classes of a model are hidden.
+    fn hidden_classes(&mut self, labels: &Labels) -> Result<[bool; 256], HideReason> {
+        let known = self.classes.take().filter(|(known, _)| Arc::ptr_eq(known, labels));
+        let (_, classes) = self
+            .classes
+            .insert(known.unwrap_or_else(|| (Arc::clone(labels), hidden_classes(&self.config.classes, labels))));
+        classes.as_ref().map(|classes| **classes).map_err(|class| HideReason::NoClass(class.clone()))
+    }
+}
+
+/// For each class index whether it is hidden, or the first name that no class has.
+type HiddenClasses = Result<Box<[bool; 256]>, String>;
+
+/// Which class indices have one of these names.
+fn hidden_classes(names: &[String], labels: &Labels) -> HiddenClasses {
+    let mut hidden = Box::new([false; 256]);
+    // A pixel of a class without a name may be anything.
+    hidden[labels.len().min(256)..].fill(true);
+    for name in names {
+        let index = labels.iter().position(|label| label.name == *name).ok_or_else(|| name.clone())?;
+        hidden[index] = true;
+    }
+    Ok(hidden)
+}

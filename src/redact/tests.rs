@@ -1,0 +1,287 @@
+//! The geometry of redaction on random masks, in both formats and with odd sizes, and when a whole frame is hidden.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::area::{Area, Growth, HIDDEN};
+use super::cells::{Cells, coarsest_side, side};
+use super::{Clearance, HideReason};
+use crate::config::{RedactConfig, RedactStyle};
+use crate::frame::{Frame, Label, Labels, Mask, OwnedImage, PixelFormat, Pixels, Rgb, VideoInfo};
+
+const STYLES: [RedactStyle; 3] = [RedactStyle::Pixelate, RedactStyle::Blur, RedactStyle::Fill];
+
+/// Numbers that look random and are the same in every run.
+struct Noise(u64);
+
+impl Noise {
+    /// A number below `limit`.
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % limit.max(1)
+    }
+}
+
+fn labels() -> Labels {
+    ["other", "person"].map(|name| Label::new(name, Rgb(0, 0, 0))).into()
+}
+
+fn mask(noise: &mut Noise, (width, height): (usize, usize), start: Instant, at: Duration) -> Mask {
+    let mut classes = vec![0; width * height];
+    for _ in 0..noise.below(4) {
+        // A rectangle of any size, also of one pixel or at the border.
+        let (left, top) = (noise.below(width), noise.below(height));
+        let (right, bottom) = (left + 1 + noise.below(width - left), top + 1 + noise.below(height - top));
+        for row in top..bottom {
+            classes[row * width..][left..right].fill(1);
+        }
+    }
+    let captured_at = start + at;
+    Mask { seq: 0, pts: at, captured_at, width, height, classes, labels: labels(), model: "".into(), guide: None }
+}
+
+fn hidden() -> [bool; 256] {
+    let mut hidden = [false; 256];
+    hidden[1] = true;
+    hidden
+}
+
+fn video(noise: &mut Noise) -> VideoInfo {
+    let format = [PixelFormat::I420, PixelFormat::Nv12][noise.below(2)];
+    let par = [(1, 1), (64, 45), (12, 11)][noise.below(3)];
+    VideoInfo { par, ..VideoInfo::new(format, 1 + noise.below(300), 1 + noise.below(300)) }
+}
+
+#[test]
+fn the_area_contains_the_mask_grown_and_what_is_held() {
+    let mut noise = Noise(1);
+    for _ in 0..200 {
+        let size = (1 + noise.below(60), 1 + noise.below(60));
+        let video = video(&mut noise);
+        let growth = Growth::new(noise.below(20) as f64 / 100.0, size, &video);
+        let hold = Duration::from_millis(noise.below(1000) as u64);
+        let (mut area, start) = (Area::default(), Instant::now());
+        let mut past: Vec<Mask> = Vec::new();
+        for n in 0..6 {
+            let at = Duration::from_millis(n * 150 + noise.below(100) as u64);
+            let now = mask(&mut noise, size, start, at);
+            let found = area.update(&now, &hidden(), growth, hold).unwrap().to_vec();
+            past.push(now);
+            for old in past.iter().filter(|old| at - old.pts <= hold) {
+                for (pixel, _) in old.classes.iter().enumerate().filter(|(_, class)| **class == 1) {
+                    let (x, y) = (pixel % size.0, pixel / size.0);
+                    let columns = x.saturating_sub(growth.columns)..(x + growth.columns + 1).min(size.0);
+                    for row in y.saturating_sub(growth.rows)..(y + growth.rows + 1).min(size.1) {
+                        let is_hidden = found[row * size.0..][columns.clone()].iter().all(|&pixel| pixel == HIDDEN);
+                        assert!(is_hidden, "{size:?} {growth:?} {x} {y}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_area_is_visible_again_when_it_is_not_held_any_longer() {
+    let (mut area, start) = (Area::default(), Instant::now());
+    let none = Growth { columns: 0, rows: 0 };
+    let of = |class: u8, at: u64| Mask {
+        classes: vec![class, 0],
+        ..mask(&mut Noise(0), (2, 1), start, Duration::from_millis(at))
+    };
+    let hold = Duration::from_millis(500);
+    let mut update = |class, at| area.update(&of(class, at), &hidden(), none, hold).unwrap().to_vec();
+    assert_eq!(update(1, 0), [HIDDEN, 0]);
+    assert_eq!(update(0, 500), [HIDDEN, 0], "as long as it is held");
+    assert_eq!(update(0, 501), [0, 0]);
+    // What was seen in masks of another size is not known: all is hidden for that time.
+    let other = Mask { width: 1, height: 2, ..of(0, 600) };
+    assert_eq!(area.update(&other, &hidden(), none, hold).unwrap(), [HIDDEN; 2]);
+    let later = Mask { width: 1, height: 2, ..of(0, 1101) };
+    assert_eq!(area.update(&later, &hidden(), none, hold).unwrap(), [0; 2]);
+}
+
+#[test]
+fn a_hole_in_the_area_is_hidden_and_a_bay_is_not() {
+    let ring = |open: bool| {
+        let mut classes = [1; 9 * 9];
+        classes[4 * 9 + 4] = 0;
+        if open {
+            (5..9).for_each(|row| classes[row * 9 + 4] = 0);
+        }
+        let mut all = vec![0; 100 * 100];
+        for row in 0..9 {
+            all[(row + 20) * 100 + 20..][..9].copy_from_slice(&classes[row * 9..][..9]);
+        }
+        Mask { classes: all, ..mask(&mut Noise(0), (100, 100), Instant::now(), Duration::ZERO) }
+    };
+    let none = Growth { columns: 0, rows: 0 };
+    for (open, expected) in [(false, HIDDEN), (true, 0)] {
+        let mut area = Area::default();
+        let found = area.update(&ring(open), &hidden(), none, Duration::ZERO).unwrap();
+        assert_eq!(found[24 * 100 + 24], expected, "open: {open}");
+    }
+}
+
+/// Samples of the plane, one row after the other, without padding.
+fn rows(image: &OwnedImage, plane: usize) -> Vec<Vec<u8>> {
+    let image = image.image();
+    let (width, height) = image.info.plane_size(plane);
+    (0..height).map(|row| image.planes[plane].data[row * image.planes[plane].stride..][..width].to_vec()).collect()
+}
+
+#[test]
+fn no_sample_of_a_hidden_pixel_is_copied_and_all_others_are() {
+    let mut noise = Noise(2);
+    for n in 0..150 {
+        let info = video(&mut noise);
+        let size = (1 + noise.below(80), 1 + noise.below(80));
+        let area: Vec<u8> = (0..size.0 * size.1).map(|_| if noise.below(30) == 0 { HIDDEN } else { 0 }).collect();
+        let style = STYLES[n % 3];
+        let side = side(style, info.height);
+        let cells = Cells::of(&area, size, &info, side);
+        // A checkerboard of values that no mean can be: the mean of more than one sample lies between them.
+        let mut source = OwnedImage::new(info, noise.below(5));
+        for (plane, image) in source.image_mut().planes.into_iter().enumerate().take(info.planes()) {
+            for (at, sample) in image.data.iter_mut().enumerate() {
+                *sample = if (at + at / image.stride.max(1)) % 2 == plane % 2 { 1 } else { 255 };
+            }
+        }
+        let mut target = OwnedImage::new(info, noise.below(5));
+        cells.draw(style, &source.image(), &mut target.image_mut());
+        let (from, to) = (rows(&source, 0), rows(&target, 0));
+        // Whether a mask pixel, stretched over the frame, overlaps with the cell of a pixel.
+        let overlaps = |mask_pixel: usize, masks: usize, at: usize, size: usize| {
+            let (start, end) = (at / side * side, ((at / side + 1) * side).min(size));
+            mask_pixel * size < end * masks && (mask_pixel + 1) * size > start * masks
+        };
+        for y in 0..info.height {
+            let rows_at: Vec<usize> = (0..size.1).filter(|row| overlaps(*row, size.1, y, info.height)).collect();
+            for x in 0..info.width {
+                let columns = (0..size.0).filter(|column| overlaps(*column, size.0, x, info.width));
+                let is_hidden =
+                    columns.into_iter().any(|column| rows_at.iter().any(|row| area[row * size.0 + column] == HIDDEN));
+                let drawn = area[Mask::index(y, info.height, size.1) * size.0 + Mask::index(x, info.width, size.0)];
+                assert!(drawn != HIDDEN || is_hidden, "the mask pixel that is drawn on a pixel is hidden there");
+                let is_single = info.width == 1 || info.height == 1;
+                if !is_hidden {
+                    assert_eq!(to[y][x], from[y][x], "{style:?} {info:?} {x} {y}");
+                } else if !is_single {
+                    assert!(!matches!(to[y][x], 1 | 255), "{style:?} {info:?} {x} {y}: {}", to[y][x]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_face_of_an_eighth_of_the_height_touches_at_most_eight_cells() {
+    for height in 64..4400 {
+        let cell = side(RedactStyle::Pixelate, height);
+        let face = height.div_ceil(8);
+        // At the worst place, it begins with the last pixel of a cell.
+        let touched = 1 + (face - 1).div_ceil(cell);
+        assert!(touched <= 8, "{height}: {touched} cells of {cell}");
+        assert!(coarsest_side(height) >= face);
+    }
+}
+
+fn frame(noise: &mut Noise, info: VideoInfo, seq: u64) -> Frame {
+    let mut image = OwnedImage::new(info, 0);
+    for plane in image.image_mut().planes {
+        plane.data.iter_mut().for_each(|sample| *sample = noise.below(256) as u8);
+    }
+    let captured_at = Instant::now();
+    Frame { stream: "gate".into(), seq, pts: Duration::ZERO, captured_at, pixels: Arc::new(image) }
+}
+
+/// What is published of `frame`, and why all of it is hidden.
+fn cleared(
+    clearance: &mut Clearance,
+    frame: &Frame,
+    mask: Result<&Mask, HideReason>,
+) -> (OwnedImage, Option<HideReason>) {
+    let decision = clearance.decide(frame, mask);
+    let cleared = clearance.clear(frame, &decision);
+    (OwnedImage::copy_of(cleared.image()), cleared.hidden().cloned())
+}
+
+#[test]
+fn a_frame_without_its_own_mask_is_hidden_as_a_whole() {
+    let mut noise = Noise(3);
+    let info = VideoInfo::new(PixelFormat::I420, 160, 96);
+    let config = RedactConfig { classes: vec!["person".into()], hold: Duration::ZERO, ..RedactConfig::default() };
+    let frame = frame(&mut noise, info, 7);
+    let raw = OwnedImage::copy_of(&frame.pixels.image());
+    let mut own = Mask {
+        seq: 7,
+        classes: vec![0; 64],
+        width: 8,
+        height: 8,
+        ..mask(&mut noise, (8, 8), frame.captured_at, Duration::ZERO)
+    };
+    let mut clearance = Clearance::of(Some(&config));
+    let (visible, reason) = cleared(&mut clearance, &frame, Ok(&own));
+    assert_eq!((rows(&visible, 0), reason), (rows(&raw, 0), None), "there is no person in it");
+
+    let earlier = Mask { seq: 6, ..own.clone() };
+    let older = Mask { captured_at: frame.captured_at - Duration::from_millis(1), ..own.clone() };
+    let cut = Mask { classes: vec![0; 63], ..own.clone() };
+    let other: Labels = [Label::new("human", Rgb(0, 0, 0))].into();
+    let other = Mask { labels: other, ..own.clone() };
+    let no_mask = || HideReason::NoMask("too late".into());
+    type Case<'a> = (Result<&'a Mask, HideReason>, fn(&HideReason) -> bool);
+    let cases: [Case<'_>; 6] = [
+        (Ok(&earlier), |reason| *reason == HideReason::OtherFrame),
+        (Ok(&older), |reason| *reason == HideReason::OtherFrame),
+        (Ok(&cut), |reason| matches!(reason, HideReason::NoArea(_))),
+        (Ok(&other), |reason| *reason == HideReason::NoClass("person".into())),
+        (Err(HideReason::NoModel), |reason| *reason == HideReason::NoModel),
+        (Err(no_mask()), |reason| matches!(reason, HideReason::NoMask(_))),
+    ];
+    for (mask, expected) in cases {
+        let (published, reason) = cleared(&mut clearance, &frame, mask);
+        let reason = reason.expect("all of it is hidden");
+        assert!(expected(&reason), "{reason}");
+        let luma = rows(&published, 0);
+        let cell = coarsest_side(96);
+        let first: Vec<u8> = luma[..cell].iter().flat_map(|row| &row[..cell]).copied().collect();
+        assert!(first.iter().all(|sample| *sample == first[0]), "{reason}: one colour in each cell");
+    }
+    // A pixel of a class that the model gives no name may be a person.
+    own.classes[0] = 9;
+    let (published, reason) = cleared(&mut clearance, &frame, Ok(&own));
+    assert_eq!(reason, None);
+    assert_ne!(rows(&published, 0)[0][0..4], rows(&raw, 0)[0][0..4]);
+
+    // A decision about another frame clears nothing.
+    let decision = clearance.decide(&frame, Ok(&Mask { classes: vec![0; 64], ..own }));
+    let next = Frame { seq: 8, ..frame.clone() };
+    assert_eq!(clearance.clear(&next, &decision).hidden(), Some(&HideReason::OtherFrame));
+}
+
+#[test]
+fn after_a_panic_whole_frames_are_hidden_for_as_long_as_pixels_are_held() {
+    let mut noise = Noise(4);
+    let info = VideoInfo::new(PixelFormat::Nv12, 64, 64);
+    let config = RedactConfig { classes: vec!["person".into()], ..RedactConfig::default() };
+    let mut clearance = Clearance::of(Some(&config));
+    let at = |frame: &Frame, later: u64| {
+        let captured_at = frame.captured_at + Duration::from_millis(later);
+        let frame = Frame { seq: later, captured_at, ..frame.clone() };
+        let mask =
+            Mask { seq: later, classes: vec![0; 64], ..mask(&mut Noise(0), (8, 8), captured_at, Duration::ZERO) };
+        (frame, mask)
+    };
+    let start = frame(&mut noise, info, 0);
+    let raw = rows(&OwnedImage::copy_of(&start.pixels.image()), 0);
+    let is_visible = |clearance: &mut Clearance, later: u64| {
+        let (frame, mask) = at(&start, later);
+        rows(&cleared(clearance, &frame, Ok(&mask)).0, 0) == raw
+    };
+    assert!(is_visible(&mut clearance, 0));
+    clearance.recover();
+    assert!(clearance.last(None).is_none(), "what was half drawn is not shown");
+    assert!(!is_visible(&mut clearance, 100));
+    assert!(is_visible(&mut clearance, 100_000));
+}
