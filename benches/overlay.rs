@@ -57,6 +57,7 @@ fn mask(mut class: impl FnMut(usize, usize) -> usize) -> Mask {
         labels: [].into(),
         model: "".into(),
         guide: None,
+        probable: None,
     }
 }
 

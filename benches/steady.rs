@@ -61,6 +61,7 @@ fn median(pan: f64, errors: u32) -> Duration {
             labels: labels.clone(),
             model: "".into(),
             guide: Some(Box::new(guide)),
+            probable: None,
         };
         let start = Instant::now();
         std::hint::black_box(steady.steady(&mask, Smooth::Normal));

@@ -272,6 +272,27 @@ pub struct Frame {
     /// When the frame left the decoder.
     pub captured_at: Instant,
     pub pixels: Arc<dyn Pixels>,
+    /// What [`Mask::probable`] of its mask says.
+    pub bias: Option<Arc<ClassBias>>,
+}
+
+/// Classes that count already where they are almost as probable as the most probable class.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassBias {
+    pub classes: Vec<String>,
+    /// The largest difference of the probabilities, 0 to 1.
+    pub bias: f32,
+}
+
+/// Where the classes of a [`ClassBias`] count, and how sure the model is. Its size may differ from that of the mask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probable {
+    pub width: usize,
+    pub height: usize,
+    /// `[height × width]`
+    pub pixels: Vec<bool>,
+    /// The mean probability of the most probable class of a pixel, × 255.
+    pub confidence: u8,
 }
 
 impl Frame {
@@ -354,6 +375,8 @@ pub struct Mask {
     pub model: Arc<str>,
     /// The frame at a low resolution, for what compares masks with the image. Boxed, because it is not always there.
     pub guide: Option<Box<Guide>>,
+    /// Where the classes of [`Frame::bias`] count. `None` for a frame without a bias, and from a model without scores.
+    pub probable: Option<Box<Probable>>,
 }
 
 impl Mask {

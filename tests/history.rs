@@ -71,7 +71,18 @@ fn id(process: usize, n: usize) -> String {
 fn mask(labels: &Labels, zones: &Zones, minute: u64) -> StreamMask {
     let (pts, captured_at, labels) = (Duration::ZERO, Instant::now(), Arc::clone(labels));
     let (classes, model) = (vec![1, 1, 0, 0], "m".into());
-    let mask = Mask { seq: minute, pts, captured_at, width: 4, height: 1, classes, labels, model, guide: None };
+    let mask = Mask {
+        seq: minute,
+        pts,
+        captured_at,
+        width: 4,
+        height: 1,
+        classes,
+        labels,
+        model,
+        guide: None,
+        probable: None,
+    };
     let counts = ZoneMeter::new(Arc::clone(zones)).measure(&mask);
     let mut mask = StreamMask::new(&"gate".into(), Arc::new(mask), VideoInfo::new(PixelFormat::I420, 2, 2), counts);
     mask.captured = Timestamp::UNIX_EPOCH + Duration::from_secs(60 * minute);

@@ -65,6 +65,7 @@ fn scene(frames: usize) -> impl Iterator<Item = OwnedImage> {
             labels: Arc::clone(&labels),
             model: "".into(),
             guide: None,
+            probable: None,
         };
         let mut drawn = OwnedImage::new(info, 0);
         overlay.draw(&frame.image(), Some(&mask), &mut drawn.image_mut());

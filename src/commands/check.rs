@@ -88,6 +88,7 @@ fn all(path: &Path, errors: Vec<ConfigError>) -> Failure {
 fn load_model(config: &Config, errors: &mut Vec<ConfigError>) -> Result<Option<Model>, Failure> {
     match Model::load(&config.model, config.model.threads) {
         Ok(model) => {
+            errors.extend(config.streams.iter().filter_map(|stream| unusable_bias(stream, &model)));
             errors.extend(check_labels(&config.streams, &model.contract.labels).err().unwrap_or_default());
             Ok(Some(model))
         }
@@ -99,6 +100,15 @@ fn load_model(config: &Config, errors: &mut Vec<ConfigError>) -> Result<Option<M
         Err(ModelError::Machine(_)) if !errors.is_empty() => Ok(None),
         Err(ModelError::Machine(problem)) => Err(Failure::runtime(problem)),
     }
+}
+
+/// `redact.bias` with a model that has no scores: all frames would be hidden.
+fn unusable_bias(stream: &StreamConfig, model: &Model) -> Option<ConfigError> {
+    let bias = stream.redact.as_ref()?.bias.filter(|bias| *bias > 0.0)?;
+    let help = Some("remove it, or export the model again with maskcast-train".into());
+    let problem = format!("{bias} needs a model with the output \"scores\"");
+    let key = format!("stream[{}].redact.bias", stream.name);
+    (!model.contract.has_scores()).then_some(ConfigError { key, line: None, problem, help })
 }
 
 /// What can be checked of a source without opening it.

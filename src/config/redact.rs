@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::document::Section;
 use super::duration::DurationText;
 
+/// `bias` without the key, for a model with scores.
+const DEFAULT_BIAS: f64 = 0.2;
+
 /// How redacted pixels are hidden.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -48,6 +51,11 @@ pub struct RedactConfig {
     #[serde(with = "super::duration")]
     #[schemars(with = "DurationText", extend("x-least" = "0s", "x-most" = "10s"))]
     pub hold: Duration,
+    /// A pixel is hidden already where one of the classes is at most this less probable than its most probable class. Needs a model
+    /// with the output `scores`, as `maskcast-train export` makes it; without this key, 0.2 with such a model and 0 with others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1), extend("x-help" = "a difference of probabilities, 0 to 1; 0.2 hides more, 0 less"))]
+    pub bias: Option<f64>,
     /// What is published when it is not certain which pixels must be hidden.
     pub when_unsure: WhenUnsure,
 }
@@ -60,12 +68,18 @@ impl Default for RedactConfig {
             style: RedactStyle::default(),
             grow: 0.02,
             hold: Duration::from_millis(500),
+            bias: None,
             when_unsure: WhenUnsure::default(),
         }
     }
 }
 
 impl RedactConfig {
+    /// `bias`, or its default for a model with scores.
+    pub fn bias(&self) -> f64 {
+        self.bias.unwrap_or(DEFAULT_BIAS)
+    }
+
     /// What `before` hides and this configuration may show, as a sentence; `None` if nothing.
     pub fn weaker_than(&self, before: &RedactConfig) -> Option<String> {
         let mut weaker: Vec<String> = Vec::new();
@@ -74,6 +88,9 @@ impl RedactConfig {
         }
         if self.grow < before.grow {
             weaker.push(format!("grow was {} and is {}", before.grow, self.grow));
+        }
+        if self.bias() < before.bias() {
+            weaker.push(format!("bias was {} and is {}", before.bias(), self.bias()));
         }
         if self.hold < before.hold {
             weaker.push(format!("hold was {:?} and is {:?}", before.hold, self.hold));

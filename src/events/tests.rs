@@ -184,8 +184,18 @@ impl TestStream {
         let classes = (0..100).map(|at| if at / 10 >= 10 - covered { class } else { 0 }).collect();
         let captured_at = self.start + Duration::from_millis(ms);
         let (pts, labels) = (Duration::ZERO, Arc::clone(labels));
-        let mask =
-            Mask { seq: ms, pts, captured_at, width: 10, height: 10, classes, labels, model: "m".into(), guide: None };
+        let mask = Mask {
+            seq: ms,
+            pts,
+            captured_at,
+            width: 10,
+            height: 10,
+            classes,
+            labels,
+            model: "m".into(),
+            guide: None,
+            probable: None,
+        };
         let counts = ZoneMeter::new(self.zones.get()).measure(&mask);
         let mut mask = StreamMask::new(&"gate".into(), Arc::new(mask), VideoInfo::new(PixelFormat::I420, 2, 2), counts);
         mask.age = Duration::ZERO;

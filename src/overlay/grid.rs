@@ -150,6 +150,7 @@ mod tests {
             labels: [].into(),
             model: "".into(),
             guide: None,
+            probable: None,
         }
     }
 

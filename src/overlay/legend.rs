@@ -229,7 +229,18 @@ mod tests {
         let classes = rows.chain(std::iter::repeat(255)).take(10_000).collect();
         let (captured_at, labels) = (Instant::now(), [].into());
         let pts = Duration::from_secs(seq);
-        Mask { seq, pts, captured_at, width: 100, height: 100, classes, labels, model: "".into(), guide: None }
+        Mask {
+            seq,
+            pts,
+            captured_at,
+            width: 100,
+            height: 100,
+            classes,
+            labels,
+            model: "".into(),
+            guide: None,
+            probable: None,
+        }
     }
 
     #[test]

@@ -96,7 +96,18 @@ mod tests {
         let classes = (0..10_000).map(|n| u8::from(n < pixels)).collect();
         let pts = Duration::from_millis(millis);
         let (captured_at, labels) = (Instant::now(), [].into());
-        Mask { seq: millis, pts, captured_at, width: 100, height: 100, classes, labels, model: "".into(), guide: None }
+        Mask {
+            seq: millis,
+            pts,
+            captured_at,
+            width: 100,
+            height: 100,
+            classes,
+            labels,
+            model: "".into(),
+            guide: None,
+            probable: None,
+        }
     }
 
     #[test]

@@ -38,6 +38,7 @@ fn mask(width: usize, height: usize, class: impl Fn(usize, usize) -> u8) -> Mask
         labels: [].into(),
         model: "".into(),
         guide: None,
+        probable: None,
     }
 }
 

@@ -6,7 +6,7 @@ use opencv::core::{BORDER_CONSTANT, Mat, Point, Scalar, Size};
 use opencv::imgproc::{self, MORPH_RECT};
 use opencv::prelude::*;
 
-use crate::frame::{ClassId, Mask, VideoInfo};
+use crate::frame::{ClassId, Mask, Probable, VideoInfo};
 
 /// A pixel of an area that is hidden; any other is 0.
 pub const HIDDEN: u8 = 255;
@@ -75,7 +75,11 @@ impl Area {
             // Any pixel may have been one of the classes.
             self.seen.fill(micros(until, epoch));
         }
-        let now: Vec<u8> = mask.classes.iter().map(|&class: &ClassId| marked(is_hidden[usize::from(class)])).collect();
+        let mut now: Vec<u8> =
+            mask.classes.iter().map(|&class: &ClassId| marked(is_hidden[usize::from(class)])).collect();
+        if let Some(probable) = &mask.probable {
+            add_probable(&mut now, (width, height), probable)?;
+        }
         let mut grown = grow(&Mat::new_rows_cols_with_data(height as i32, width as i32, &now)?, growth)?;
         fill_holes(&mut grown)?;
         self.hold(grown.data_typed::<u8>()?, mask.captured_at, epoch, hold);
@@ -97,6 +101,21 @@ impl Area {
             marked(*seen >= oldest)
         }));
     }
+}
+
+/// Hides the pixels in which the classes are probable. Their size may differ from that of the mask.
+fn add_probable(area: &mut [u8], (width, height): (usize, usize), probable: &Probable) -> Result<(), AreaError> {
+    if probable.width * probable.height == 0 || probable.pixels.len() != probable.width * probable.height {
+        return Err(AreaError::Incomplete);
+    }
+    let columns: Vec<usize> = (0..width).map(|x| Mask::index(x, width, probable.width)).collect();
+    for (y, row) in area.chunks_exact_mut(width).enumerate() {
+        let marks = &probable.pixels[Mask::index(y, height, probable.height) * probable.width..][..probable.width];
+        for (pixel, &column) in row.iter_mut().zip(&columns) {
+            *pixel |= marked(marks[column]);
+        }
+    }
+    Ok(())
 }
 
 /// A time as [`Area::seen`] has it. Times before the epoch are those of the epoch.

@@ -22,7 +22,17 @@ use std::sync::Arc;
 use self::area::{Area, AreaError, Growth};
 use self::cells::{Cells, coarsest_side, side};
 use crate::config::RedactConfig;
-use crate::frame::{Frame, Image, Labels, Mask, OwnedImage, Pixels, VideoInfo};
+use crate::frame::{ClassBias, Frame, Image, Labels, Mask, OwnedImage, Pixels, VideoInfo};
+
+/// Below this mean probability of the most probable class, the model sees something unlike its training images (darkness, fog, a covered
+/// lens), and its masks say nothing.
+pub const LEAST_CONFIDENCE: f32 = 0.35;
+
+/// What the masks of a redacted stream must say about probable classes; `None` without a bias.
+pub fn class_bias(config: &RedactConfig) -> Option<Arc<ClassBias>> {
+    let bias = config.bias() as f32;
+    (bias > 0.0).then(|| Arc::new(ClassBias { classes: config.classes.clone(), bias }))
+}
 
 /// An image that may be published.
 pub struct ClearedFrame<'a> {
@@ -48,7 +58,7 @@ impl<'a> ClearedFrame<'a> {
 }
 
 /// Why a whole frame is hidden.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum HideReason {
     /// There is no model yet.
     NoModel,
@@ -58,6 +68,10 @@ pub enum HideReason {
     OtherFrame,
     /// The model does not have this class.
     NoClass(String),
+    /// The model has no scores, which `bias` needs.
+    NoScores,
+    /// The mean probability of the most probable class is below [`LEAST_CONFIDENCE`].
+    LowConfidence(f32),
     /// The hidden area cannot be computed.
     NoArea(String),
 }
@@ -69,6 +83,8 @@ impl fmt::Display for HideReason {
             HideReason::NoMask(reason) => write!(f, "the frame has no mask: {reason}"),
             HideReason::OtherFrame => f.write_str("the mask is of another frame"),
             HideReason::NoClass(class) => write!(f, "the model has no class {class:?}"),
+            HideReason::NoScores => f.write_str("redact.bias needs a model with the output \"scores\""),
+            HideReason::LowConfidence(confidence) => write!(f, "the model is not sure ({confidence:.2})"),
             HideReason::NoArea(reason) => write!(f, "the hidden area is unknown: {reason}"),
         }
     }
@@ -211,6 +227,13 @@ impl Redactor {
             return Err(HideReason::OtherFrame);
         }
         let is_hidden = self.hidden_classes(&mask.labels)?;
+        match &mask.probable {
+            None if self.config.bias.is_some_and(|bias| bias > 0.0) => return Err(HideReason::NoScores),
+            Some(probable) if f32::from(probable.confidence) < 255.0 * LEAST_CONFIDENCE => {
+                return Err(HideReason::LowConfidence(f32::from(probable.confidence) / 255.0));
+            }
+            _ => {}
+        }
         let size = (mask.width, mask.height);
         let growth = Growth::new(self.config.grow, size, info);
         let failed = |error: AreaError| HideReason::NoArea(error.to_string());

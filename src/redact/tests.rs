@@ -7,7 +7,7 @@ use super::area::{Area, Growth, HIDDEN};
 use super::cells::{Cells, coarsest_side, side};
 use super::{Clearance, HideReason};
 use crate::config::{RedactConfig, RedactStyle};
-use crate::frame::{Frame, Label, Labels, Mask, OwnedImage, PixelFormat, Pixels, Rgb, VideoInfo};
+use crate::frame::{Frame, Label, Labels, Mask, OwnedImage, PixelFormat, Pixels, Probable, Rgb, VideoInfo};
 
 const STYLES: [RedactStyle; 3] = [RedactStyle::Pixelate, RedactStyle::Blur, RedactStyle::Fill];
 
@@ -37,7 +37,18 @@ fn mask(noise: &mut Noise, (width, height): (usize, usize), start: Instant, at: 
         }
     }
     let captured_at = start + at;
-    Mask { seq: 0, pts: at, captured_at, width, height, classes, labels: labels(), model: "".into(), guide: None }
+    Mask {
+        seq: 0,
+        pts: at,
+        captured_at,
+        width,
+        height,
+        classes,
+        labels: labels(),
+        model: "".into(),
+        guide: None,
+        probable: None,
+    }
 }
 
 fn hidden() -> [bool; 256] {
@@ -123,6 +134,19 @@ fn a_hole_in_the_area_is_hidden_and_a_bay_is_not() {
     }
 }
 
+#[test]
+fn probable_pixels_are_hidden_too() {
+    let mut now = Mask { classes: vec![0; 16], ..mask(&mut Noise(0), (4, 4), Instant::now(), Duration::ZERO) };
+    let probable = |pixels: Vec<bool>| Some(Box::new(Probable { width: 2, height: 2, pixels, confidence: 200 }));
+    now.probable = probable(vec![false, true, false, false]);
+    let none = Growth { columns: 0, rows: 0 };
+    let update = |mask: &Mask| Area::default().update(mask, &hidden(), none, Duration::ZERO).map(<[u8]>::to_vec);
+    let (h, row) = (HIDDEN, [0; 4]);
+    assert_eq!(update(&now).unwrap(), [[0, 0, h, h], [0, 0, h, h], row, row].concat());
+    now.probable = probable(vec![true]);
+    assert!(update(&now).is_err(), "fewer pixels than its size");
+}
+
 /// Samples of the plane, one row after the other, without padding.
 fn rows(image: &OwnedImage, plane: usize) -> Vec<Vec<u8>> {
     let image = image.image();
@@ -192,7 +216,7 @@ fn frame(noise: &mut Noise, info: VideoInfo, seq: u64) -> Frame {
         plane.data.iter_mut().for_each(|sample| *sample = noise.below(256) as u8);
     }
     let captured_at = Instant::now();
-    Frame { stream: "gate".into(), seq, pts: Duration::ZERO, captured_at, pixels: Arc::new(image) }
+    Frame { stream: "gate".into(), seq, pts: Duration::ZERO, captured_at, pixels: Arc::new(image), bias: None }
 }
 
 /// What is published of `frame`, and why all of it is hidden.
@@ -253,6 +277,17 @@ fn a_frame_without_its_own_mask_is_hidden_as_a_whole() {
     let (published, reason) = cleared(&mut clearance, &frame, Ok(&own));
     assert_eq!(reason, None);
     assert_ne!(rows(&published, 0)[0][0..4], rows(&raw, 0)[0][0..4]);
+
+    // A bias that the model cannot apply, and a model that is not sure of anything.
+    let biased = RedactConfig { bias: Some(0.1), ..config.clone() };
+    own.classes[0] = 0;
+    assert_eq!(cleared(&mut Clearance::of(Some(&biased)), &frame, Ok(&own)).1, Some(HideReason::NoScores));
+    for (confidence, is_hidden) in [(60, true), (120, false)] {
+        let probable = Probable { width: 8, height: 8, pixels: vec![false; 64], confidence };
+        let own = Mask { probable: Some(Box::new(probable)), ..own.clone() };
+        let reason = cleared(&mut Clearance::of(Some(&biased)), &frame, Ok(&own)).1;
+        assert_eq!(matches!(reason, Some(HideReason::LowConfidence(_))), is_hidden, "{confidence}: {reason:?}");
+    }
 
     // A decision about another frame clears nothing.
     let decision = clearance.decide(&frame, Ok(&Mask { classes: vec![0; 64], ..own }));

@@ -23,6 +23,10 @@ pub use output::{Axes, Binary, Channel, OutputHints, OutputMeaning, OutputSpec, 
 pub(super) use output::{interpret as interpret_output, read as read_output};
 pub use tensor::TensorSpec;
 
+/// The output with the logits of all classes, floats `[N, h, w, classes]` or `[N, classes, h, w]`, as the trainer exports it. Its
+/// size may be smaller than that of the mask.
+pub const SCORES: &str = "scores";
+
 /// Input, output and labels of a model, which fit each other.
 #[derive(Clone, Debug)]
 pub struct Contract {
@@ -54,6 +58,11 @@ struct MetadataLabel {
 }
 
 impl Contract {
+    /// Whether the model has the output [`SCORES`], from which the probability of a class can be computed.
+    pub fn has_scores(&self) -> bool {
+        self.others.iter().any(|name| name == SCORES)
+    }
+
     /// Reads the contract of the model that `session` has loaded from `path`. The meaning of the output is final only after a
     /// run ([`super::segmenter::OnnxSegmenter`]).
     ///

@@ -20,6 +20,7 @@ mod onnx_error;
 pub mod placement;
 pub mod pool;
 pub mod preprocess;
+mod probable;
 pub mod probe;
 pub mod runtime;
 mod scale;

@@ -32,6 +32,8 @@ pub struct Outputs {
     pub mask: Vec<u8>,
     /// The largest probability × 255, `[N, H/2, W/2]`, when the model has this output.
     pub confidence: Option<Vec<u8>>,
+    /// The logits before their last enlargement.
+    pub scores: Option<Vec<f32>>,
     /// `[N, classes, H, W]`, when the model has this output.
     pub logits: Option<Vec<f32>>,
 }
@@ -59,6 +61,7 @@ impl Probe {
             match name {
                 "mask" => found.mask = value.try_extract_tensor::<u8>().map_err(failed)?.1.to_vec(),
                 "confidence" => found.confidence = Some(value.try_extract_tensor::<u8>().map_err(failed)?.1.to_vec()),
+                "scores" => found.scores = Some(value.try_extract_tensor::<f32>().map_err(failed)?.1.to_vec()),
                 "logits" => found.logits = Some(value.try_extract_tensor::<f32>().map_err(failed)?.1.to_vec()),
                 _ => {}
             }

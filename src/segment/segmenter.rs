@@ -20,7 +20,7 @@ use super::preprocess::Preprocessor;
 use super::unlabelled::Unlabelled;
 use super::{ModelProblem, RunOutputError, SegmentError, Segmented, Segmenter};
 use crate::base::timing::Stopwatch;
-use crate::frame::{ClassId, Frame, Mask};
+use crate::frame::{ClassBias, ClassId, Frame, Mask};
 
 /// A session of ONNX Runtime with its buffers.
 pub struct OnnxSegmenter {
@@ -244,7 +244,7 @@ impl OnnxSegmenter {
     }
 
     /// Runs the model and passes its outputs to `read`.
-    fn run_raw<T>(
+    pub(super) fn run_raw<T>(
         &mut self,
         rgb: &[u8],
         n: usize,
@@ -352,17 +352,18 @@ impl Segmenter for OnnxSegmenter {
         }
         let preprocess = watch.spent();
         let watch = Stopwatch::start();
-        let result = self.run_rgb(&rgb, images);
+        let biases: Vec<Option<&ClassBias>> = frames.iter().map(|frame| frame.bias.as_deref()).collect();
+        let result = self.run_biased(&rgb, images, &biases);
         self.rgb = rgb;
-        let (classes, (width, height)) = result?;
+        let (classes, (width, height), probable) = result?;
         for (frame, classes) in frames.iter().zip(classes.chunks_exact(width * height)) {
             self.unlabelled.count(&frame.stream, classes, self.contract.labels.len());
         }
         let masks = frames
             .iter()
             .zip(classes.chunks_exact(width * height))
-            .zip(guides)
-            .map(|((frame, classes), guide)| Mask {
+            .zip(guides.into_iter().zip(probable))
+            .map(|((frame, classes), (guide, probable))| Mask {
                 seq: frame.seq,
                 pts: frame.pts,
                 captured_at: frame.captured_at,
@@ -372,6 +373,7 @@ impl Segmenter for OnnxSegmenter {
                 labels: Arc::clone(&self.contract.labels),
                 model: Arc::clone(&self.model),
                 guide: Some(Box::new(guide)),
+                probable,
             })
             .collect();
         Ok(Segmented { masks, preprocess, run: watch.spent() })

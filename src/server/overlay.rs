@@ -200,6 +200,7 @@ mod tests {
             labels: model().labels,
             model: "".into(),
             guide: None,
+            probable: None,
         };
         let stream = view.stream("gate").unwrap();
         stream.overlay_state.set_mask(Some(Arc::new(mask)));

@@ -155,7 +155,18 @@ mod tests {
 
     fn mask(seq: u64, captured_at: Instant) -> StreamMask {
         let (pts, classes, labels) = (Duration::from_millis(40 * seq), vec![0], [].into());
-        let mask = Mask { seq, pts, captured_at, width: 1, height: 1, classes, labels, model: "m".into(), guide: None };
+        let mask = Mask {
+            seq,
+            pts,
+            captured_at,
+            width: 1,
+            height: 1,
+            classes,
+            labels,
+            model: "m".into(),
+            guide: None,
+            probable: None,
+        };
         StreamMask::new(&"gate".into(), Arc::new(mask), VideoInfo::new(PixelFormat::I420, 2, 2), Default::default())
     }
 

@@ -78,8 +78,18 @@ mod tests {
         let (pts, captured_at) = (Duration::ZERO, Instant::now());
         let label = Label::new(class, Rgb(0, 0, 0));
         let (classes, labels) = (vec![0], [label].into());
-        let mask =
-            Mask { seq: 7, pts, captured_at, width: 1, height: 1, classes, labels, model: "m".into(), guide: None };
+        let mask = Mask {
+            seq: 7,
+            pts,
+            captured_at,
+            width: 1,
+            height: 1,
+            classes,
+            labels,
+            model: "m".into(),
+            guide: None,
+            probable: None,
+        };
         let counts = ZoneMeter::new([].into()).measure(&mask);
         StreamMask::new(&"gate".into(), Arc::new(mask), VideoInfo::new(PixelFormat::I420, 2, 2), counts)
     }

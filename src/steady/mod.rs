@@ -207,7 +207,12 @@ impl Steady {
 
     /// Copies the classes that are shown to the steady mask.
     fn publish(&mut self, mask: &Mask) {
-        let mut steady = self.mask.take().unwrap_or_else(|| Mask { classes: Vec::new(), guide: None, ..mask.clone() });
+        let mut steady = self.mask.take().unwrap_or_else(|| Mask {
+            classes: Vec::new(),
+            guide: None,
+            probable: None,
+            ..mask.clone()
+        });
         (steady.seq, steady.pts, steady.captured_at) = (mask.seq, mask.pts, mask.captured_at);
         (steady.width, steady.height) = (mask.width, mask.height);
         (steady.labels, steady.model) = (Arc::clone(&mask.labels), Arc::clone(&mask.model));

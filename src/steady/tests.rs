@@ -118,6 +118,7 @@ fn mask(seq: u64, classes: Vec<ClassId>, guide: Guide, labels: &crate::frame::La
         labels: Arc::clone(labels),
         model: "test".into(),
         guide: Some(Box::new(guide)),
+        probable: None,
     }
 }
 

@@ -93,6 +93,7 @@ mod tests {
             labels,
             model: "m".into(),
             guide: None,
+            probable: None,
         });
         for n in 1..=3 {
             let error = sinks.push(&mask, VideoInfo::new(PixelFormat::I420, 640, 360)).unwrap_err();

@@ -124,6 +124,7 @@ impl Stream {
             pace,
             silence_timeout: config.silence_timeout,
             max_latency: config.max_latency,
+            bias: config.redact.as_ref().and_then(crate::redact::class_bias),
         };
         let capture = spawn(&config.name, "capture", move || supervisor.run())?;
         Ok(Stream { status, stop, capture, overlay })

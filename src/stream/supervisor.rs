@@ -18,7 +18,7 @@ use crate::base::status::Status;
 use crate::base::stop::Stop;
 use crate::base::timing::Stage;
 use crate::capture::{Captured, CapturedFrame, KeyframeWait, Reachability, Source};
-use crate::frame::Frame;
+use crate::frame::{ClassBias, Frame};
 use crate::segment::pool::Request;
 
 /// How long a new connection may take to its first frame: a session is set up, and the first keyframe has to come.
@@ -66,6 +66,8 @@ pub struct Supervisor {
     pub silence_timeout: Duration,
     /// Live frames that are late by more are dropped.
     pub max_latency: Duration,
+    /// What its masks say about classes that are probable.
+    pub bias: Option<Arc<ClassBias>>,
 }
 
 /// When the first and the last frame of a connection came.
@@ -357,6 +359,7 @@ impl Supervisor {
             pts: captured.pts,
             captured_at: captured.captured_at,
             pixels: captured.pixels,
+            bias: self.bias.clone(),
         };
         *seq += 1;
         match &self.downstream {

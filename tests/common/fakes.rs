@@ -179,6 +179,7 @@ impl Segmenter for FakeSegmenter {
             labels: Arc::clone(&LABELS),
             model: "fake".into(),
             guide: Some(Box::new(Guide::new(SIDE, SIDE))),
+            probable: None,
         };
         Ok(Segmented {
             masks: frames.iter().map(mask).collect(),
@@ -297,7 +298,14 @@ pub fn red_and_blue(width: usize, height: usize) -> Frame {
             row[side / 2..].fill(blue);
         }
     }
-    Frame { stream: "test".into(), seq: 7, pts: Duration::ZERO, captured_at: Instant::now(), pixels: Arc::new(image) }
+    Frame {
+        stream: "test".into(),
+        seq: 7,
+        pts: Duration::ZERO,
+        captured_at: Instant::now(),
+        pixels: Arc::new(image),
+        bias: None,
+    }
 }
 
 /// Settings of a stream for fakes: mask only, no legend, a short `silence_timeout`.

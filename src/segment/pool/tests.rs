@@ -21,6 +21,7 @@ fn request(status: &Status, seq: u64) -> Request {
         pts: Duration::ZERO,
         captured_at: Instant::now(),
         pixels: Arc::new(OwnedImage::new(VideoInfo::new(PixelFormat::I420, 2, 2), 0)),
+        bias: None,
     };
     Request { frame, entry: Some(status.ledger.open()) }
 }
@@ -41,6 +42,7 @@ impl<F: FnMut(&[Frame]) -> Result<(), SegmentError> + Send> Segmenter for Script
             labels: [].into(),
             model: "fake".into(),
             guide: None,
+            probable: None,
         };
         Ok(Segmented {
             masks: frames.iter().map(mask).collect(),

@@ -3,7 +3,7 @@ import { ofStream, remove } from "./api.js";
 import { byId, complain, confirmed, make, setText } from "./dom.js";
 import { editStream } from "./editor.js";
 import * as events from "./events.js";
-import { cards, isAway, numbers, order, showReason, showState, words } from "./grid.js";
+import { cards, isAway, numbers, order, showReason, showState, showWeakened, words } from "./grid.js";
 import * as history from "./history.js";
 import * as overlay from "./overlay.js";
 import * as recordings from "./recordings.js";
@@ -67,6 +67,7 @@ export function update() {
   showState(byId("detail-state"), report.state, report.since);
   setText(byId("detail-facts"), numbers(report).join(" · "));
   showReason(byId("detail-reason"), report);
+  showWeakened(byId("detail-weakened"), report);
   overlay.update(report.legend);
   zones.update(report, player.size);
   for (const part of [rules, shares, events, history]) part.update(report);
@@ -85,7 +86,7 @@ export function forget() {
   if (!shown) return;
   showState(byId("detail-state"), "unknown");
   setText(byId("detail-facts"), "connection lost, trying again");
-  byId("detail-reason").hidden = true;
+  byId("detail-reason").hidden = byId("detail-weakened").hidden = true;
 }
 
 function step(link, name) {
@@ -105,6 +106,13 @@ function video(h264) {
 const rateControl = ({ rate_control: control, bitrate_limit: limit }) =>
   control === "quality" ? `Constant quality, up to ${bitrate(limit)}` : `Constant bitrate of ${bitrate(limit)}`;
 
+/** What is hidden in the frames, and the tooltip. */
+function redaction({ redaction: hidden, published }) {
+  if (!hidden) return ["none", "Frames are published whole; see [stream.redact]"];
+  const frames = `${hidden.hidden_frames} of ${published} frames were hidden as a whole`;
+  return [`${hidden.classes.join(", ")} (${hidden.style})`, frames];
+}
+
 /** Rows of term, value and tooltip. */
 function facts(report, player) {
   const { viewers } = report;
@@ -122,6 +130,7 @@ function facts(report, player) {
     ["Model", model ? model.name : "–"],
     ["Provider", model ? model.actual : "–", model && model.actual !== model.requested ? `${model.requested} was requested` : ""],
     ["Source", report.source, report.show],
+    ["Redaction", ...redaction(report)],
   ];
 }
 

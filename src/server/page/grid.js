@@ -44,7 +44,8 @@ export class Card {
     this.pill = find(".pill");
     this.alarm = find(".alarm");
     this.numbers = find(".numbers");
-    this.reason = find(".reason");
+    this.reason = find(".state-reason");
+    this.weakened = find(".weakened");
     this.link.href = `#/${name}`;
     find(".name-for-link").textContent = `${name}, show large`;
     find(".name").textContent = name;
@@ -71,6 +72,7 @@ export class Card {
     if (before && before.state !== state) announce(`${this.name} is ${words(state)}${report.reason ? `: ${report.reason}` : ""}`);
     showState(this.pill, state, report.since);
     showReason(this.reason, report);
+    showWeakened(this.weakened, report);
     // The link covers the card, so only its tooltip is shown.
     this.link.title = this.reason.hidden ? "" : (report.reason ?? "");
     this.showAlarm(before?.rules, report.rules);
@@ -93,7 +95,7 @@ export class Card {
   /** Hides the last report while the service does not respond, because it may be out of date. */
   forget() {
     showState(this.pill, "unknown");
-    this.reason.hidden = this.alarm.hidden = true;
+    this.reason.hidden = this.weakened.hidden = this.alarm.hidden = true;
     setText(this.numbers, "–");
     setText(this.player.placeholder, placeholder(null, false));
   }
@@ -117,6 +119,15 @@ export function showReason(element, { state, reason, since }) {
   if (element.hidden) return;
   element.title = reason ?? "";
   setText(element, `${words(state)} since ${moment(since)}${reason ? `: ${reason}` : ""}`);
+}
+
+/** Shows that the configuration file has weakened the redaction of the stream, for a day. */
+export function showWeakened(element, { redaction_weakened: changes }) {
+  element.hidden = !changes?.length;
+  if (element.hidden) return;
+  element.title = changes.map(({ at, change }) => `${new Date(at).toLocaleString()}: ${change}`).join("\n");
+  const { at, change } = changes.at(-1);
+  setText(element, `Redaction weakened at ${moment(at)}: ${change}`);
 }
 
 /** Whether a stream in this state has no frames. */

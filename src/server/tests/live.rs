@@ -52,6 +52,7 @@ impl Camera {
             labels: model().labels,
             model: "street".into(),
             guide: None,
+            probable: None,
         };
         let counts = self.meter.measure(&mask);
         let video = VideoInfo::new(PixelFormat::I420, 1280, 720);

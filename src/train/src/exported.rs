@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use maskcast::config::{ModelConfig, Provider};
-use maskcast::frame::Label;
+use maskcast::frame::{Frame, Label, Mask};
 use maskcast::segment::onnx::Model;
 use maskcast::segment::segmenter::OnnxSegmenter;
+use maskcast::segment::{SegmentError, Segmenter};
 
 use crate::augment::resize_mask;
 use crate::data::LabelledImage;
@@ -56,6 +57,16 @@ impl ExportedModel {
         }
         times.sort_unstable();
         Ok((times[runs / 2], times[(runs * 95 / 100).min(runs - 1)]))
+    }
+
+    /// The mask of one frame, with the classes of the model, as the service makes it.
+    ///
+    /// # Errors
+    /// The model cannot be run.
+    pub fn mask(&mut self, frame: &Frame) -> Result<Mask, EvaluateError> {
+        let failed = |error| EvaluateError::Model(Box::new(error));
+        let segmented = self.segmenter.segment(std::slice::from_ref(frame)).map_err(failed)?;
+        segmented.masks.into_iter().next().ok_or_else(|| failed(SegmentError::MaskCount { masks: 0, frames: 1 }))
     }
 
     /// Measures the speed for a report. `precision` and `miou` are stored as given.

@@ -8,6 +8,7 @@ use maskcast::commands::Failure;
 use tch::{Device, Kind};
 
 use super::finish::{dataset_facts, environment, file_name, score_table, size_table};
+use super::leak::{leak_table, leaks};
 use super::notes::print_notes;
 use crate::assess::{Assessment, assess};
 use crate::data::{DataArgs, Dataset, Pair, Part};
@@ -23,7 +24,8 @@ use crate::weights::ModelFile;
 #[command(after_help = "Examples:\n  \
     maskcast-train eval models/street.onnx camvid --part test\n  \
     maskcast-train eval runs/first/best.safetensors my-data -o runs/first/val\n  \
-    maskcast-train eval models/street.onnx street-photos --part all --sizes pedestrian,car")]
+    maskcast-train eval models/street.onnx street-photos --part all --sizes pedestrian,car\n  \
+    maskcast-train eval models/everyday.onnx my-clips --part all --redact person --fps 25")]
 pub struct EvalArgs {
     /// The model: an ONNX file, or `best.safetensors` of a run
     model: PathBuf,
@@ -38,6 +40,12 @@ pub struct EvalArgs {
     /// Measure the recall of objects of these classes by their height in the model's input
     #[arg(long, value_name = "CLASS", value_delimiter = ',')]
     sizes: Vec<String>,
+    /// Measure which share of the pixels of these classes stays visible when `[stream.redact]` hides them, instead of the accuracy
+    #[arg(long, value_name = "CLASS", value_delimiter = ',', conflicts_with_all = ["sizes", "output", "json"])]
+    redact: Vec<String>,
+    /// With --redact: frames a second of clips. Images whose names differ in the number at their end only are frames of one clip
+    #[arg(long, default_value_t = 25.0, value_name = "N", value_parser = frame_rate)]
+    fps: f64,
     /// Write report.html and report.json into this folder
     #[arg(short, long, value_name = "FOLDER")]
     output: Option<PathBuf>,
@@ -90,6 +98,9 @@ pub fn eval(args: &EvalArgs) -> Result<(), Failure> {
         return Err(Failure::usage(problem));
     }
     let threads = set_threads(args.threads);
+    if !args.redact.is_empty() {
+        return redaction(args, &dataset, &pairs, threads);
+    }
     let Measured { assessment, input, speed } = measure(args, &dataset, &pairs, threads, &sized)?;
     if args.json {
         let loss = assessment.loss;
@@ -127,6 +138,29 @@ pub fn eval(args: &EvalArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Measures what redaction leaves visible, and prints it.
+fn redaction(args: &EvalArgs, dataset: &Arc<Dataset>, pairs: &[Pair], threads: usize) -> Result<(), Failure> {
+    let classes: Vec<u8> = classes_named(&args.redact, dataset).map_err(Failure::usage)?;
+    let classes: Vec<String> =
+        classes.into_iter().map(|class| dataset.classes[usize::from(class)].name.clone()).collect();
+    let mut model = ExportedModel::load(&args.model, &dataset.classes, threads).map_err(Failure::runtime)?;
+    let mut meter = ProgressMeter::new("eval", 0, pairs.len() as u64);
+    let mut done = 0;
+    let tick = || {
+        done += 1;
+        meter.show(done, String::new);
+    };
+    let found = leaks(&mut model, dataset, pairs, &classes, args.fps, tick).map_err(Failure::runtime)?;
+    println!("{} on {} images of {}", args.model.display(), pairs.len(), args.data.data.display());
+    print!("{}", leak_table(&classes, &found));
+    Ok(())
+}
+
+fn frame_rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "write a number, for example 25".to_owned())?;
+    if rate > 0.01 && rate <= 1000.0 { Ok(rate) } else { Err("must be more than 0.01 and at most 1000".into()) }
+}
+
 /// Returns the images to measure, and the name of their part.
 fn choose_pairs(args: &EvalArgs, dataset: &Dataset) -> (Vec<Pair>, &'static str) {
     let default = if dataset.test.is_empty() { EvalPart::Val } else { EvalPart::Test };
@@ -151,7 +185,7 @@ fn classes_named(names: &[String], dataset: &Dataset) -> Result<Vec<u8>, String>
         let known = || dataset.classes.iter().map(|label| label.name.as_str()).collect::<Vec<_>>().join(", ");
         found
             .map(|class| class as u8)
-            .ok_or_else(|| format!("--sizes {name}: there is no such class; the classes are {}", known()))
+            .ok_or_else(|| format!("{name}: there is no such class; the classes are {}", known()))
     };
     names.iter().map(class).collect()
 }

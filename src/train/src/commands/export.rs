@@ -220,7 +220,7 @@ fn shape(file: &ModelFile, dataset: &Dataset, plan: &ExportPlan) -> Result<Graph
             Some(Rejection { class, below })
         }
     };
-    Ok(GraphOptions { confidence: plan.confidence, argmax_stride2: plan.coarse, rejection, ..shape })
+    Ok(GraphOptions { scores: true, confidence: plan.confidence, argmax_stride2: plan.coarse, rejection, ..shape })
 }
 
 /// The limit below which the largest logit is in this share of the pixels of the validation images.

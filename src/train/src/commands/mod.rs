@@ -14,6 +14,7 @@ mod export;
 mod finish;
 mod fit;
 mod label;
+mod leak;
 mod lr;
 mod notes;
 mod share;

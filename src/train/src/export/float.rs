@@ -25,6 +25,9 @@ pub fn model(net: &Net, params: &Params, options: &GraphOptions) -> ModelProto {
             Op::Input => ops::normalised(&mut b, &net.normalise, &planes),
             _ => operation(&mut b, node, params, &inputs),
         };
+        if index == small && options.scores {
+            ops::scores(&mut b, options, &name, factor, 1, net.classes());
+        }
         names.push(if index == small { ops::rejected(&mut b, options, &name, 1, net.classes()) } else { name });
     }
     if decides_small {

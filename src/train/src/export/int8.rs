@@ -177,6 +177,10 @@ impl QdqWriter<'_> {
             let logits = ops::rejected(&mut self.b, options, &logits, 1, self.net.classes());
             ops::mask(&mut self.b, options, &logits, 1, false);
         }
+        if options.scores && self.target != Target::Cpu {
+            let float = self.float(small);
+            ops::scores(&mut self.b, options, &float, factor, 1, self.net.classes());
+        }
         if options.confidence {
             let float = self.float(small);
             let half = ops::half_size(&mut self.b, &float, factor);
@@ -199,6 +203,10 @@ impl QdqWriter<'_> {
         let last = self.b.node("Transpose", &[&bytes], "mask.bytes", last);
         let (scale, zero) = self.constants(&name, quantisation);
         let mut logits = self.b.node("DequantizeLinear", &[&last, &scale, &zero], "mask.logits", Vec::new());
+        if options.scores {
+            let factor = ops::small_logits(self.net).1;
+            ops::scores(&mut self.b, options, &logits, factor, 3, self.net.classes());
+        }
         logits = ops::rejected(&mut self.b, options, &logits, 3, self.net.classes());
         if factor > 1 {
             logits = ops::resize_last(&mut self.b, factor, &logits, "mask.enlarged");

@@ -10,6 +10,8 @@ pub const IMAGE: &str = "image";
 pub const MASK: &str = "mask";
 /// The optional output with the probability of that class.
 pub const CONFIDENCE: &str = "confidence";
+/// The optional output with the logits before they are enlarged, as the service reads it.
+pub use maskcast::segment::contract::SCORES;
 /// The optional output for the comparison with libtorch.
 pub const LOGITS: &str = "logits";
 
@@ -36,6 +38,9 @@ pub struct GraphOptions {
     pub confidence: bool,
     /// Decides the class at half the size and doubles the mask: faster, with coarser edges.
     pub argmax_stride2: bool,
+    /// Adds the output `scores`: the logits before their last enlargement and before the rejection, floats `[N, classes, h, w]`; in
+    /// int8 for CPUs `[N, h, w, classes]`. It needs no computation.
+    pub scores: bool,
     /// Adds the output `logits`, floats `[N, classes, H, W]`.
     pub logits: bool,
     /// Which pixels are rejected.
@@ -45,7 +50,15 @@ pub struct GraphOptions {
 impl GraphOptions {
     /// A graph with the output `mask` only, decided at full size.
     pub fn new(width: i64, height: i64) -> Self {
-        GraphOptions { width, height, confidence: false, argmax_stride2: false, logits: false, rejection: None }
+        GraphOptions {
+            width,
+            height,
+            confidence: false,
+            argmax_stride2: false,
+            scores: false,
+            logits: false,
+            rejection: None,
+        }
     }
 }
 
@@ -180,6 +193,14 @@ pub fn mask(b: &mut GraphBuilder, options: &GraphOptions, logits: &str, axis: i6
         cast(b, &index, MASK, TensorDataType::Uint8);
     }
     b.output(MASK, TensorDataType::Uint8, &[-1, options.height, options.width]);
+}
+
+/// Adds the output `scores`, made of float logits that are smaller than the image by `factor`, with the classes along `axis`, 1 or 3.
+pub fn scores(b: &mut GraphBuilder, options: &GraphOptions, logits: &str, factor: i64, axis: usize, classes: i64) {
+    b.node("Identity", &[logits], SCORES, Vec::new());
+    let (height, width) = (options.height / factor, options.width / factor);
+    let shape = if axis == 1 { [-1, classes, height, width] } else { [-1, height, width, classes] };
+    b.output(SCORES, TensorDataType::Float, &shape);
 }
 
 /// Adds the output `confidence`, made of float logits at half the size.

@@ -196,7 +196,7 @@ fn mask_at_half_size_and_confidence_are_those_of_libtorch() {
     let ranges = ranges::calibrate(&net, &params, [batch.copy()].into_iter(), CalibrationMethod::MinMax).unwrap();
     let bytes = |tensor: Tensor| verify::image_bytes(&tensor.to_kind(Kind::Uint8));
     for argmax_stride2 in [false, true] {
-        let options = GraphOptions { confidence: true, argmax_stride2, ..GraphOptions::new(64, 48) };
+        let options = GraphOptions { confidence: true, scores: true, argmax_stride2, ..GraphOptions::new(64, 48) };
         let found = verify::run(&float::model(&net, &params, &options).to_bytes(), &batch).unwrap();
         let mask = match argmax_stride2 {
             true => small.argmax(1, true).to_kind(Kind::Float).upsample_nearest2d([48, 64], None, None),
@@ -212,6 +212,14 @@ fn mask_at_half_size_and_confidence_are_those_of_libtorch() {
         let quantised = verify::run(&model.to_bytes(), &batch).unwrap();
         assert!(verify::share_equal(&quantised.mask, &found.mask) > 0.9);
         assert_eq!(quantised.confidence.unwrap().len(), confidence.len());
+
+        let logits: Vec<f32> = float::values(&small);
+        let scores = found.scores.unwrap();
+        assert_eq!(scores.len(), logits.len());
+        assert!(scores.iter().zip(&logits).all(|(a, b)| (a - b).abs() < 1e-3), "channels first, as libtorch has them");
+        let last = Tensor::from_slice(&quantised.scores.unwrap()).reshape([2, 24, 32, net.classes()]);
+        let same = last.argmax(3, false).eq_tensor(&small.argmax(1, false));
+        assert!(same.to_kind(Kind::Float).mean(Kind::Float).double_value(&[]) > 0.9, "channels last");
     }
 }
 

@@ -1,0 +1,207 @@
+//! `maskcast-train eval --redact`: the share of the pixels of some classes that redaction would leave visible.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use maskcast::config::{RedactConfig, RedactStyle};
+use maskcast::frame::{Frame, Mask, OwnedImage, PixelFormat, VideoInfo};
+use maskcast::redact::{Clearance, class_bias};
+use opencv::core::Mat;
+use opencv::imgproc::{COLOR_RGB2YUV_I420, cvt_color_def};
+use opencv::prelude::*;
+
+use crate::data::{Dataset, LabelledImage, Pair, VOID};
+use crate::evaluate::EvaluateError;
+use crate::exported::ExportedModel;
+use crate::loader::LoadError;
+
+/// Grow, hold in milliseconds, and bias.
+pub type Setting = (f64, u64, f64);
+
+/// The settings that are compared.
+const SETTINGS: [Setting; 6] =
+    [(0.0, 0, 0.0), (0.02, 0, 0.0), (0.02, 500, 0.0), (0.02, 500, 0.2), (0.04, 500, 0.2), (0.04, 1000, 0.4)];
+
+/// The luma of the images that are redacted in place of the real ones; that of hidden pixels is another.
+const VISIBLE: u8 = 235;
+
+/// What one setting leaves visible.
+#[derive(Debug, Default)]
+pub struct Leak {
+    /// Labelled pixels of the classes, and those of them that stay visible.
+    pixels: u64,
+    visible: u64,
+    /// The largest share that one image leaves visible.
+    worst: f64,
+    /// Labelled pixels of other classes, and those of them that are hidden.
+    others: u64,
+    hidden_others: u64,
+    images: u64,
+    /// Images that are hidden as a whole.
+    hidden_images: u64,
+}
+
+/// Redacts `pairs` with each setting, as the service does. Images whose names differ in the number at their end only are frames of
+/// one clip, `fps` a second; pixels are held between them.
+///
+/// # Errors
+/// An image cannot be read, or the model cannot be run.
+pub fn leaks(
+    model: &mut ExportedModel,
+    dataset: &Arc<Dataset>,
+    pairs: &[Pair],
+    classes: &[String],
+    fps: f64,
+    mut tick: impl FnMut(),
+) -> Result<Vec<(Setting, Leak)>, EvaluateError> {
+    let wanted: Vec<u8> = (0_u8..)
+        .zip(dataset.classes.iter())
+        .filter(|(_, label)| classes.contains(&label.name))
+        .map(|(class, _)| class)
+        .collect();
+    let has_scores = model.model.contract.has_scores();
+    let settings: Vec<_> = SETTINGS.into_iter().filter(|(_, _, bias)| has_scores || *bias == 0.0).collect();
+    let mut clips: BTreeMap<&str, Vec<&Pair>> = BTreeMap::new();
+    for pair in pairs {
+        clips.entry(clip_of(&pair.name)).or_default().push(pair);
+    }
+    let mut found: Vec<_> = settings.iter().map(|setting| (*setting, Leak::default())).collect();
+    let start = Instant::now();
+    for (number, clip) in clips.into_values().enumerate() {
+        let configs: Vec<RedactConfig> = settings.iter().map(|setting| config(classes, *setting)).collect();
+        let mut clearances: Vec<Clearance> = configs.iter().map(|config| Clearance::of(Some(config))).collect();
+        for (seq, pair) in clip.into_iter().enumerate() {
+            let read = dataset.read(pair).map_err(LoadError::Data)?;
+            let image = even(&read);
+            let name = |error| LoadError::OpenCv { name: pair.name.clone(), error };
+            let pts = Duration::from_secs_f64(seq as f64 / fps);
+            // Clips are far apart, so that nothing is held from one to the next.
+            let captured_at = start + Duration::from_secs(100_000) * number as u32 + pts;
+            let info = VideoInfo::new(PixelFormat::I420, image.width, image.height);
+            let frame = Frame {
+                stream: "eval".into(),
+                seq: seq as u64,
+                pts,
+                captured_at,
+                pixels: Arc::new(i420(&image, info).map_err(name)?),
+                bias: None,
+            };
+            // Redacted instead of the image itself, so that what is hidden can be told from what is visible.
+            let mut plain = OwnedImage::new(info, 0);
+            plain.image_mut().planes[0].data.fill(VISIBLE);
+            let plain = Frame { pixels: Arc::new(plain), ..frame.clone() };
+            let mut masks: Vec<(f64, Mask)> = Vec::new();
+            for (((setting, leak), config), clearance) in found.iter_mut().zip(&configs).zip(&mut clearances) {
+                let bias = setting.2;
+                if masks.iter().all(|(known, _)| *known != bias) {
+                    masks.push((bias, model.mask(&Frame { bias: class_bias(config), ..frame.clone() })?));
+                }
+                let Some((_, mask)) = masks.iter().find(|(known, _)| *known == bias) else { continue };
+                let decision = clearance.decide(&plain, Ok(mask));
+                let is_hidden = decision.hides_all().is_some();
+                let cleared = clearance.clear(&plain, &decision);
+                let luma = &cleared.image().planes[0];
+                let rows = luma.data.chunks(luma.stride).flat_map(|row| &row[..image.width]);
+                leak.add(&image.labels, &wanted, rows.copied(), is_hidden);
+            }
+            tick();
+        }
+    }
+    Ok(found)
+}
+
+impl Leak {
+    /// Adds an image. `luma` is what was published of it.
+    fn add(&mut self, labels: &[u8], wanted: &[u8], luma: impl Iterator<Item = u8>, is_hidden: bool) {
+        let (mut pixels, mut visible) = (0, 0);
+        for (label, luma) in labels.iter().zip(luma) {
+            match (wanted.contains(label), luma == VISIBLE) {
+                (true, is_visible) => {
+                    pixels += 1;
+                    visible += u64::from(is_visible);
+                }
+                (false, is_visible) if *label != VOID => {
+                    self.others += 1;
+                    self.hidden_others += u64::from(!is_visible);
+                }
+                _ => {}
+            }
+        }
+        self.pixels += pixels;
+        self.visible += visible;
+        self.worst = self.worst.max(visible as f64 / pixels.max(1) as f64);
+        self.images += 1;
+        self.hidden_images += u64::from(is_hidden);
+    }
+}
+
+/// The results as a table.
+pub fn leak_table(classes: &[String], leaks: &[(Setting, Leak)]) -> String {
+    let mut table = format!(
+        "redaction of {}: shares of pixels\n{:>6} {:>7} {:>5} {:>9} {:>9} {:>14} {:>13}\n",
+        classes.join(", "),
+        "grow",
+        "hold",
+        "bias",
+        "visible",
+        "worst",
+        "others hidden",
+        "whole images"
+    );
+    let percent = |part: u64, of: u64| 100.0 * part as f64 / of.max(1) as f64;
+    for ((grow, hold, bias), leak) in leaks {
+        table.push_str(&format!(
+            "{grow:>6} {:>7} {bias:>5} {:>8.2}% {:>8.1}% {:>13.1}% {:>12.1}%\n",
+            format!("{hold}ms"),
+            percent(leak.visible, leak.pixels),
+            100.0 * leak.worst,
+            percent(leak.hidden_others, leak.others),
+            percent(leak.hidden_images, leak.images),
+        ));
+    }
+    table
+}
+
+/// The image without its last column or row, if their number is odd.
+fn even(image: &LabelledImage) -> LabelledImage {
+    let (width, height) = (image.width & !1, image.height & !1);
+    let crop = |samples: &[u8], channels: usize| -> Vec<u8> {
+        samples.chunks(image.width * channels).take(height).flat_map(|row| row[..width * channels].to_vec()).collect()
+    };
+    LabelledImage { width, height, rgb: crop(&image.rgb, 3), labels: crop(&image.labels, 1) }
+}
+
+/// The image as a camera sends it.
+fn i420(image: &LabelledImage, info: VideoInfo) -> opencv::Result<OwnedImage> {
+    let rgb =
+        Mat::new_rows_cols_with_bytes::<opencv::core::Vec3b>(image.height as i32, image.width as i32, &image.rgb)?;
+    let mut yuv = Mat::default();
+    cvt_color_def(&rgb, &mut yuv, COLOR_RGB2YUV_I420)?;
+    let mut samples = yuv.data_bytes()?;
+    let mut planes = OwnedImage::new(info, 0);
+    for plane in planes.image_mut().planes.iter_mut().take(3) {
+        let (own, rest) = samples.split_at(plane.data.len());
+        plane.data.copy_from_slice(own);
+        samples = rest;
+    }
+    Ok(planes)
+}
+
+fn config(classes: &[String], (grow, hold, bias): Setting) -> RedactConfig {
+    RedactConfig {
+        classes: classes.to_vec(),
+        style: RedactStyle::Fill,
+        grow,
+        hold: Duration::from_millis(hold),
+        bias: Some(bias),
+        ..RedactConfig::default()
+    }
+}
+
+/// The name of an image without the number at its end.
+fn clip_of(name: &str) -> &str {
+    let clip = name.trim_end_matches(|character: char| character.is_ascii_digit());
+    // Numbered photographs are not frames of a clip.
+    if clip.is_empty() { name } else { clip }
+}
