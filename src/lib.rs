@@ -6,7 +6,7 @@
 //!  per stream                          shared                        per stream
 //!  capture ──frame──▶ [newest 1] ──▶ segment (batches across ──mask──▶ overlay ──▶ encode once ──▶ fan-out ─┬▶ RTSP
 //!  GStreamer,   └─────frame─────────── streams)           ──────────▶  [bounded]  │  GStreamer                ├▶ WebRTC
-//!  own thread                                                                     │                           ├▶ recording
+//!  own thread                                                                     │ (redacts, draws)          ├▶ recording
 //!                                                                                 │                           └▶ pushes
 //!                                                                                 └▶ encode JPEG ─────────────▶ MJPEG
 //! ```

@@ -52,9 +52,12 @@ pub struct RedactConfig {
     #[schemars(with = "DurationText", extend("x-least" = "0s", "x-most" = "10s"))]
     pub hold: Duration,
     /// A pixel is hidden already where one of the classes is at most this less probable than its most probable class. Needs a model
-    /// with the output `scores`, as `maskcast-train export` makes it; without this key, 0.2 with such a model and 0 with others.
+    /// with the output `scores`, as `maskcast-train export` makes it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 1), extend("x-help" = "a difference of probabilities, 0 to 1; 0.2 hides more, 0 less"))]
+    #[schemars(range(min = 0, max = 1), extend(
+        "x-default" = "0.2 with scores, else 0",
+        "x-help" = "a difference of probabilities, 0 to 1; 0.2 hides more, 0 less",
+    ))]
     pub bias: Option<f64>,
     /// What is published when it is not certain which pixels must be hidden.
     pub when_unsure: WhenUnsure,

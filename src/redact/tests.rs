@@ -168,7 +168,8 @@ fn no_sample_of_a_hidden_pixel_is_copied_and_all_others_are() {
         let mut source = OwnedImage::new(info, noise.below(5));
         for (plane, image) in source.image_mut().planes.into_iter().enumerate().take(info.planes()) {
             for (at, sample) in image.data.iter_mut().enumerate() {
-                *sample = if (at + at / image.stride.max(1)) % 2 == plane % 2 { 1 } else { 255 };
+                let stride = image.stride.max(1);
+                *sample = if (at % stride + at / stride) % 2 == plane % 2 { 1 } else { 255 };
             }
         }
         let mut target = OwnedImage::new(info, noise.below(5));

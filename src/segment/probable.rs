@@ -93,13 +93,16 @@ fn image(scores: &[f32], steps: Steps, classes: usize, wanted: &[usize], bias: f
     let (mut sum, mut measured) = (0.0_f64, 0_u32);
     let marked = (0..pixels).map(|pixel| {
         let score = |class: usize| scores[pixel * steps.pixel + class * steps.class];
-        let best = (0..classes).map(score).fold(f32::MIN, f32::max);
+        let (mut best, mut second) = (f32::MIN, f32::MIN);
+        for score in (0..classes).map(score) {
+            (best, second) = (best.max(score), second.max(best.min(score)));
+        }
         let own = wanted.iter().map(|&class| score(class)).fold(f32::MIN, f32::max);
+        // Most pixels are decided by the least probability of the best class, which does not need all exponentials.
+        let least_best = 1.0 / (1.0 + (classes - 1) as f32 * (second - best).exp());
         let is_measured = pixel % CONFIDENCE_STEP == 0;
-        // Most pixels need no exponentials: with a lower score, the class is less than half as probable as the best one.
-        let may_be = own - best > -std::f32::consts::LN_2 || bias > 0.5;
-        if !is_measured && !may_be {
-            return best.is_nan();
+        if !is_measured && least_best * (1.0 - (own - best).exp()) > bias {
+            return false;
         }
         let all: f32 = (0..classes).map(|class| (score(class) - best).exp()).sum();
         let (best_probability, own_probability) = (1.0 / all, (own - best).exp() / all);

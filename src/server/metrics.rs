@@ -240,6 +240,14 @@ fn recordings(streams: &[Arc<StreamView>], out: &mut Families) {
 }
 
 fn service(view: &ServiceView, out: &mut Families) {
+    let weakened = view.weakened_redaction();
+    let streams = view.streams();
+    let changes = |name: &str| weakened.iter().filter(|change| change.stream == name).count() as f64;
+    out.gauges(
+        "maskcast_redaction_weakened",
+        "Changes of the configuration file in the last day after which pixels may be visible that were hidden before.",
+        streams.iter().map(|stream| (vec![("stream", &*stream.status.name)], changes(&stream.status.name))),
+    );
     out.counters(
         "maskcast_redaction_weakened_total",
         "Changes of the configuration file after which pixels may be visible that were hidden before.",

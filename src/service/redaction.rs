@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::base::atomic_file::AtomicFile;
@@ -42,6 +43,16 @@ struct SeenStream {
     redact: RedactConfig,
 }
 
+/// Other programs of the same user cannot read the memory of this process, which has raw frames, and it is not written to disk after
+/// a crash.
+fn protect_memory() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let protected = setrlimit(Resource::Core, none).and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    if let Err(error) = protected {
+        tracing::warn!("core dumps cannot be switched off, they would contain frames before redaction: {error}");
+    }
+}
+
 impl RedactionWatch {
     /// Reads what a previous process saw. A file that cannot be read is reported and replaced by the next change.
     pub fn in_folder(folder: Option<PathBuf>) -> Self {
@@ -63,6 +74,9 @@ impl RedactionWatch {
 
     /// Compares `streams` with what was seen before. Returns the new changes after which pixels may be visible that were hidden.
     pub fn update(&mut self, streams: &[StreamConfig], now: Timestamp) -> Vec<WeakenedRedaction> {
+        if streams.iter().any(|stream| stream.redact.is_some()) {
+            protect_memory();
+        }
         let before = self.seen.clone();
         let new = self.seen.update(streams, now);
         for change in &new {
@@ -72,7 +86,7 @@ impl RedactionWatch {
             && let Some(path) = &self.path
             && let Err(error) = write(path, &self.seen)
         {
-            tracing::warn!("{} cannot be written: {error}", path.display());
+            tracing::warn!("redaction cannot be remembered: {}: {error}", path.display());
         }
         new
     }
