@@ -78,11 +78,10 @@ fn frames(streams: &[Arc<StreamView>], out: &mut Families) {
         DropReason::ALL
             .map(|reason| (vec![("stream", *name), ("reason", reason.name())], counts.dropped_for(reason) as f64))
     });
-    let hidden = streams.iter().filter(|stream| stream.config.redact.is_some());
     out.counters(
         "maskcast_frames_hidden_total",
         "Frames published without any detail, because it was not known which pixels [stream.redact] had to hide.",
-        hidden.map(|stream| (vec![("stream", &*stream.status.name)], stream.status.hidden() as f64)),
+        streams.iter().map(|stream| (vec![("stream", &*stream.status.name)], stream.status.hidden() as f64)),
     );
     out.counters("maskcast_frames_dropped_total", "Frames captured and not published, by reason.", dropped);
     out.gauges(
