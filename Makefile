@@ -287,9 +287,10 @@ lint: setup-trainer ## Check formatting, clippy and documentation without warnin
 	cargo check --locked --manifest-path tests/fuzz/Cargo.toml --target-dir target
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-bench: build ## Measure the model alone, the whole pipeline, and the overlay
+bench: build ## Measure the model alone, the whole pipeline, the overlay, and redaction
 	target/release/maskcast bench
 	cargo bench --locked --bench overlay
+	cargo bench --locked --bench redact
 
 quality: setup $(CLIP) ## Measure picture quality, bitrate and delay of live streams (CLIPS=... instead of the clip of the demo)
 	cargo bench --locked --bench quality -- $(CLIPS)

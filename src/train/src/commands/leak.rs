@@ -21,7 +21,7 @@ pub type Setting = (f64, u64, f64);
 
 /// The settings that are compared.
 const SETTINGS: [Setting; 6] =
-    [(0.0, 0, 0.0), (0.02, 0, 0.0), (0.02, 500, 0.0), (0.02, 500, 0.2), (0.04, 500, 0.2), (0.04, 1000, 0.4)];
+    [(0.0, 0, 0.0), (0.02, 0, 0.0), (0.02, 0, 0.2), (0.02, 500, 0.0), (0.02, 500, 0.2), (0.04, 1000, 0.4)];
 
 /// The luma of the images that are redacted in place of the real ones; that of hidden pixels is another.
 const VISIBLE: u8 = 235;
@@ -199,9 +199,35 @@ fn config(classes: &[String], (grow, hold, bias): Setting) -> RedactConfig {
     }
 }
 
-/// The name of an image without the number at its end.
+/// The name of an image without the number at its end; the whole name if its last part is a number, as of a photograph.
 fn clip_of(name: &str) -> &str {
     let clip = name.trim_end_matches(|character: char| character.is_ascii_digit());
-    // Numbered photographs are not frames of a clip.
-    if clip.is_empty() { name } else { clip }
+    if clip.is_empty() || clip.ends_with('/') { name } else { clip }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbered_frames_are_a_clip_and_numbered_photographs_are_not() {
+        assert_eq!(clip_of("yard-0012"), clip_of("yard-0013"));
+        assert_ne!(clip_of("yard-0012"), clip_of("gate-0012"));
+        assert_ne!(clip_of("val/0012"), clip_of("val/0013"));
+        assert_ne!(clip_of("0012"), clip_of("0013"));
+    }
+
+    #[test]
+    fn visible_pixels_of_the_classes_and_hidden_pixels_of_others_are_counted() {
+        let mut leak = Leak::default();
+        let hidden = VISIBLE - 1;
+        leak.add(&[1, 1, 1, 0, 0, VOID], &[1], [VISIBLE, hidden, hidden, hidden, VISIBLE, hidden].into_iter(), false);
+        leak.add(&[1, 0, 0, 0, 0, 0], &[1], [hidden; 6].into_iter(), true);
+        let counts = (leak.visible, leak.pixels, leak.hidden_others, leak.others);
+        assert_eq!((counts, leak.images, leak.hidden_images), ((1, 4, 6, 7), 2, 1));
+        assert!((leak.worst - 1.0 / 3.0).abs() < 1e-9);
+        let table = leak_table(&["person".into()], &[((0.02, 500, 0.2), leak)]);
+        let row = table.lines().last().unwrap().split_whitespace().collect::<Vec<_>>();
+        assert_eq!(row, ["0.02", "500ms", "0.2", "25.00%", "33.3%", "85.7%", "50.0%"]);
+    }
 }
