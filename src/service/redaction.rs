@@ -125,10 +125,9 @@ impl Seen {
         }));
         self.weakened.retain(|change| now.duration_since(change.at) < SHOWN_FOR);
         self.weakened.extend(new.iter().cloned());
-        for excess in [self.streams.len().saturating_sub(MOST), self.weakened.len().saturating_sub(MOST)] {
-            self.streams.drain(..excess.min(self.streams.len().saturating_sub(MOST)));
-            self.weakened.drain(..excess.min(self.weakened.len().saturating_sub(MOST)));
-        }
+        let excess = |known: usize| known.saturating_sub(MOST);
+        self.streams.drain(..excess(self.streams.len()));
+        self.weakened.drain(..excess(self.weakened.len()));
         new
     }
 }
