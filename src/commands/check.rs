@@ -48,6 +48,7 @@ pub fn check(path: &Path) -> Result<(), Failure> {
             println!("{}: can be used, see the {}", path.display(), if count == 1 { "warning" } else { "warnings" })
         }
     }
+    let has_scores = model.as_ref().is_some_and(|model| model.contract.has_scores());
     if let Some(model) = model {
         println!("  model    {} ({}), runs on {}", config.model.path.display(), model.name(), model.provider.name());
     }
@@ -61,7 +62,7 @@ pub fn check(path: &Path) -> Result<(), Failure> {
             config.server.rtsp,
             stream.name
         );
-        println!("           {}", visible(stream));
+        println!("           {}", visible(stream, has_scores));
         for push in &stream.push {
             println!("           pushed to {}", push.target.label());
         }
@@ -134,10 +135,15 @@ fn is_video(device: &Path) -> bool {
 }
 
 /// Whether unredacted pixels of a stream can leave the service, and by which outputs.
-fn visible(stream: &StreamConfig) -> String {
+fn visible(stream: &StreamConfig, has_scores: bool) -> String {
     if let Some(redact) = &stream.redact {
-        let classes = redact.classes.join(", ");
-        return format!("unredacted pixels cannot leave: {classes} hidden in all outputs, whole frames without a mask");
+        let (classes, bias) = (redact.classes.join(", "), redact.bias());
+        let bias =
+            if has_scores { format!("bias {bias}") } else { "no scores: no bias, no check of the confidence".into() };
+        return format!(
+            "hides {classes} ({}, {bias}) in all outputs, and the whole frame if it has no mask; what the model misses stays visible",
+            redact.style.name()
+        );
     }
     let mut outputs = vec!["RTSP", "WebRTC", "MJPEG", "snapshots"];
     outputs.extend(stream.record.as_ref().map(|_| "recordings"));
@@ -147,9 +153,10 @@ fn visible(stream: &StreamConfig) -> String {
 
 /// A warning when a stream shows the source that another one redacts.
 fn unredacted_twin(stream: &StreamConfig, streams: &[StreamConfig]) -> Option<String> {
-    let redacts = |other: &&StreamConfig| other.redact.is_some() && other.source.uri == stream.source.uri;
+    let redacts = |other: &&StreamConfig| other.redact.is_some() && other.source.uri.has_same_host(&stream.source.uri);
     let other = streams.iter().find(redacts).filter(|_| stream.redact.is_none())?;
-    Some(format!("stream[{}]: shows without redaction the source that stream[{}] redacts", stream.name, other.name))
+    let (name, other) = (&stream.name, &other.name);
+    Some(format!("stream[{name}]: shows without redaction what may be the camera that stream[{other}] redacts"))
 }
 
 /// A warning when recordings cannot be written by this user. The service continues without them.

@@ -74,6 +74,11 @@ impl Default for ApiSources {
 }
 
 impl ApiSources {
+    /// Whether it allows network sources because the configuration does not say which are allowed, or says the same.
+    pub fn is_default(&self) -> bool {
+        self.schemes == DEFAULT
+    }
+
     pub(super) fn none() -> Self {
         ApiSources { schemes: Vec::new(), networks: Vec::new() }
     }
@@ -138,7 +143,7 @@ impl ApiSources {
             None => addresses(url),
         };
         for address in found? {
-            let reached: Vec<IpAddr> = std::iter::once(address).chain(embedded(address)).collect();
+            let reached = reached(address);
             let is_listed = self.networks.iter().any(|network| reached.iter().any(|address| network.contains(address)));
             if reached.iter().any(|address| is_guarded(*address) || is_own(*address)) && !is_listed {
                 return Err(SourceRefusal::Address(address));
@@ -179,16 +184,27 @@ impl SourceHost {
         Some(SourceHost { name: url.host_str()?.to_owned(), addresses: addresses(url) })
     }
 
-    /// Whether the host of `uri`, which is looked up, has this name or one of these addresses.
-    pub fn is_host_of(&self, uri: &SourceUri) -> bool {
+    /// Whether the host of `uri`, which is looked up, may be this one: it has the same name or a common address, or the addresses of
+    /// one of them are not known.
+    pub fn may_be_host_of(&self, uri: &SourceUri) -> bool {
         let Some(url) = uri.network_url() else { return false };
-        let name = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
-        if url.host_str().is_some_and(|host| name(host) == name(&self.name)) {
+        if url.host_str().is_some_and(|host| plain_name(host) == plain_name(&self.name)) {
             return true;
         }
-        let own = self.addresses.as_deref().unwrap_or_default();
-        !own.is_empty() && addresses(url).is_ok_and(|others| others.iter().any(|other| own.contains(other)))
+        let (Ok(own), Ok(others)) = (&self.addresses, addresses(url)) else { return true };
+        let own: Vec<IpAddr> = own.iter().copied().flat_map(reached).collect();
+        others.into_iter().flat_map(reached).any(|other| own.contains(&other))
     }
+}
+
+/// A host name as it can be compared.
+fn plain_name(name: &str) -> String {
+    name.trim_end_matches('.').to_ascii_lowercase()
+}
+
+/// An address and those that are embedded in it.
+fn reached(address: IpAddr) -> Vec<IpAddr> {
+    std::iter::once(address).chain(embedded(address)).collect()
 }
 
 /// All addresses that the host of this URL means, as GStreamer will find them. Forms like `0x7f.1`

@@ -24,6 +24,17 @@ pub enum RedactStyle {
     Fill,
 }
 
+impl RedactStyle {
+    /// The name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            RedactStyle::Pixelate => "pixelate",
+            RedactStyle::Blur => "blur",
+            RedactStyle::Fill => "fill",
+        }
+    }
+}
+
 /// What is published when it is not certain which pixels must be hidden.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -47,7 +58,7 @@ pub struct RedactConfig {
     /// How far the hidden area extends beyond the pixels of the classes, as a part of the height of the frame.
     #[schemars(range(min = 0, max = 0.2), extend("x-help" = "a part of the frame's height; 0.02 is a fiftieth"))]
     pub grow: f64,
-    /// How long a pixel stays hidden after one of the classes was last there.
+    /// How long a pixel stays hidden after one of the classes was last there, and for two more masks at least; 0: not at all.
     #[serde(with = "super::duration")]
     #[schemars(with = "DurationText", extend("x-least" = "0s", "x-most" = "10s"))]
     pub hold: Duration,

@@ -119,6 +119,17 @@ impl SourceUri {
         }
     }
 
+    /// Whether both are sources of one host, or the same source. Names are compared as they are written; see
+    /// [`SourceHost::may_be_host_of`] for addresses.
+    ///
+    /// [`SourceHost::may_be_host_of`]: super::SourceHost::may_be_host_of
+    pub fn has_same_host(&self, other: &SourceUri) -> bool {
+        match (self.network_url(), other.network_url()) {
+            (Some(a), Some(b)) => a.host_str().is_some() && a.host_str() == b.host_str(),
+            _ => self == other,
+        }
+    }
+
     /// Checks that the file of a file source exists and is a file. Other sources may appear later.
     ///
     /// # Errors

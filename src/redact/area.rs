@@ -1,5 +1,6 @@
 //! The hidden area at the resolution of the mask: the pixels of the classes, grown, without holes, and held for a time.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use opencv::core::{BORDER_CONSTANT, Mat, Point, Scalar, Size};
@@ -7,6 +8,9 @@ use opencv::imgproc::{self, MORPH_RECT};
 use opencv::prelude::*;
 
 use crate::frame::{ClassId, Mask, Probable, VideoInfo};
+
+/// Pixels are held for at least this number of masks after the one in which they were seen.
+const HELD_MASKS: usize = 2;
 
 /// A pixel of an area that is hidden; any other is 0.
 pub const HIDDEN: u8 = 255;
@@ -45,13 +49,15 @@ pub struct Area {
     hidden: Vec<u8>,
     /// What was seen until then is not known.
     unknown_until: Option<Instant>,
+    /// The times of the last masks, oldest first, as in `seen`.
+    last: VecDeque<u64>,
 }
 
 impl Area {
     /// The area for `mask`, whose classes for which `is_hidden` is true are hidden, `[height × width]`, each pixel [`HIDDEN`] or 0.
     ///
     /// # Errors
-    /// OpenCV fails, or the mask is not complete. The whole frame must be hidden then.
+    /// OpenCV fails, the mask is not complete, or what was seen before is not known. The whole frame must be hidden then.
     pub fn update(
         &mut self,
         mask: &Mask,
@@ -71,10 +77,6 @@ impl Area {
             (self.width, self.height) = (width, height);
             self.seen = vec![0; width * height];
         }
-        if let Some(until) = self.unknown_until.take() {
-            // Any pixel may have been one of the classes.
-            self.seen.fill(micros(until, epoch));
-        }
         let mut now: Vec<u8> =
             mask.classes.iter().map(|&class: &ClassId| marked(is_hidden[usize::from(class)])).collect();
         if let Some(probable) = &mask.probable {
@@ -83,10 +85,13 @@ impl Area {
         let mut grown = grow(&Mat::new_rows_cols_with_data(height as i32, width as i32, &now)?, growth)?;
         fill_holes(&mut grown)?;
         self.hold(grown.data_typed::<u8>()?, mask.captured_at, epoch, hold);
-        Ok(&self.hidden)
+        match self.unknown_until {
+            Some(until) if mask.captured_at <= until + hold => Err(AreaError::UnknownPast),
+            _ => Ok(&self.hidden),
+        }
     }
 
-    /// Forgets what was seen until now: all pixels are hidden for as long as they are held.
+    /// Forgets what was seen until now: it is not known for as long as pixels are held.
     pub fn forget(&mut self, now: Instant) {
         self.unknown_until = Some(now);
     }
@@ -94,7 +99,13 @@ impl Area {
     /// Adds what is hidden now, and keeps what was hidden at most `hold` ago.
     fn hold(&mut self, now: &[u8], captured_at: Instant, epoch: Instant, hold: Duration) {
         let time = micros(captured_at, epoch);
-        let oldest = time.saturating_sub(u64::try_from(hold.as_micros()).unwrap_or(u64::MAX)).max(1);
+        let oldest = time.saturating_sub(u64::try_from(hold.as_micros()).unwrap_or(u64::MAX));
+        // With a slow camera or model, the time may have no other mask in it.
+        let oldest = self.last.front().filter(|_| !hold.is_zero()).map_or(oldest, |&last| oldest.min(last)).max(1);
+        if self.last.len() == HELD_MASKS {
+            self.last.pop_front();
+        }
+        self.last.push_back(time);
         self.hidden.clear();
         self.hidden.extend(self.seen.iter_mut().zip(now).map(|(seen, &now)| {
             *seen = if now == HIDDEN { time } else { *seen };
@@ -177,6 +188,8 @@ fn fill_holes(area: &mut Mat) -> opencv::Result<()> {
 /// Why the area is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum AreaError {
+    #[error("what was seen before is not known")]
+    UnknownPast,
     #[error("the mask has no pixels, or not as many as its size")]
     Incomplete,
     #[error(transparent)]

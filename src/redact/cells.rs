@@ -26,11 +26,16 @@ const FILL_SIDE: usize = 8;
 const MOST_CELLS: usize = 8;
 
 /// The side of the cells of a style in pixels, an even number.
-pub fn side(style: RedactStyle, height: usize) -> usize {
+pub fn side(style: RedactStyle, info: &VideoInfo) -> usize {
     match style {
         RedactStyle::Fill => FILL_SIDE,
         // An object of `n - 1` cells that is not aligned to them touches `n`.
-        RedactStyle::Pixelate | RedactStyle::Blur => even(height.div_ceil(8 * (MOST_CELLS - 1))),
+        RedactStyle::Pixelate | RedactStyle::Blur => {
+            // The same object has more columns if pixels are narrower than high.
+            let (across, down) = (info.par.0.max(1) as usize, info.par.1.max(1) as usize);
+            let length = if across < down { (info.height * down).div_ceil(across) } else { info.height };
+            even(length.div_ceil(8 * (MOST_CELLS - 1)))
+        }
     }
 }
 

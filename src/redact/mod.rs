@@ -72,6 +72,8 @@ pub enum HideReason {
     NoScores,
     /// The mean probability of the most probable class is below [`LEAST_CONFIDENCE`].
     LowConfidence(f32),
+    /// After a fault or another size of the masks, what was there before is not known for the time of `hold`.
+    UnknownPast,
     /// The hidden area cannot be computed.
     NoArea(String),
 }
@@ -85,6 +87,7 @@ impl fmt::Display for HideReason {
             HideReason::NoClass(class) => write!(f, "the model has no class {class:?}"),
             HideReason::NoScores => f.write_str("redact.bias needs a model with the output \"scores\""),
             HideReason::LowConfidence(confidence) => write!(f, "the model is not sure ({confidence:.2})"),
+            HideReason::UnknownPast => f.write_str("what must be hidden of earlier frames is not known"),
             HideReason::NoArea(reason) => write!(f, "the hidden area is unknown: {reason}"),
         }
     }
@@ -227,6 +230,14 @@ impl Redactor {
             return Err(HideReason::OtherFrame);
         }
         let is_hidden = self.hidden_classes(&mask.labels)?;
+        let size = (mask.width, mask.height);
+        let growth = Growth::new(self.config.grow, size, info);
+        let failed = |error: AreaError| match error {
+            AreaError::UnknownPast => HideReason::UnknownPast,
+            error => HideReason::NoArea(error.to_string()),
+        };
+        // Also for a frame that is hidden below: what is in it stays hidden in the next ones.
+        let area = self.area.update(mask, &is_hidden, growth, self.config.hold).map_err(failed)?;
         match &mask.probable {
             None if self.config.bias.is_some_and(|bias| bias > 0.0) => return Err(HideReason::NoScores),
             Some(probable) if f32::from(probable.confidence) < 255.0 * LEAST_CONFIDENCE => {
@@ -234,11 +245,7 @@ impl Redactor {
             }
             _ => {}
         }
-        let size = (mask.width, mask.height);
-        let growth = Growth::new(self.config.grow, size, info);
-        let failed = |error: AreaError| HideReason::NoArea(error.to_string());
-        let area = self.area.update(mask, &is_hidden, growth, self.config.hold).map_err(failed)?;
-        Ok(Cells::of(area, size, info, side(self.config.style, info.height)))
+        Ok(Cells::of(area, size, info, side(self.config.style, info)))
     }
 
     /// Which classes of a model are hidden.
@@ -260,8 +267,14 @@ fn hidden_classes(names: &[String], labels: &Labels) -> HiddenClasses {
     // A pixel of a class without a name may be anything.
     hidden[labels.len().min(256)..].fill(true);
     for name in names {
-        let index = labels.iter().position(|label| label.name == *name).ok_or_else(|| name.clone())?;
-        hidden[index] = true;
+        let mut is_known = false;
+        // Two classes can have one name.
+        for (index, _) in labels.iter().take(256).enumerate().filter(|(_, label)| label.name == *name) {
+            (hidden[index], is_known) = (true, true);
+        }
+        if !is_known {
+            return Err(name.clone());
+        }
     }
     Ok(hidden)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::area::{Area, Growth, HIDDEN};
+use super::area::{Area, AreaError, Growth, HIDDEN};
 use super::cells::{Cells, coarsest_side, side};
 use super::{Clearance, HideReason};
 use crate::config::{RedactConfig, RedactStyle};
@@ -104,12 +104,18 @@ fn an_area_is_visible_again_when_it_is_not_held_any_longer() {
     let mut update = |class, at| area.update(&of(class, at), &hidden(), none, hold).unwrap().to_vec();
     assert_eq!(update(1, 0), [HIDDEN, 0]);
     assert_eq!(update(0, 500), [HIDDEN, 0], "as long as it is held");
-    assert_eq!(update(0, 501), [0, 0]);
-    // What was seen in masks of another size is not known: all is hidden for that time.
-    let other = Mask { width: 1, height: 2, ..of(0, 600) };
-    assert_eq!(area.update(&other, &hidden(), none, hold).unwrap(), [HIDDEN; 2]);
-    let later = Mask { width: 1, height: 2, ..of(0, 1101) };
-    assert_eq!(area.update(&later, &hidden(), none, hold).unwrap(), [0; 2]);
+    assert_eq!(update(0, 501), [HIDDEN, 0], "the second mask after it");
+    assert_eq!(update(0, 502), [0, 0]);
+    assert_eq!(update(1, 2000), [HIDDEN, 0]);
+    assert_eq!(update(0, 4000), [HIDDEN, 0], "a slow camera: one mask in the time");
+    assert_eq!(update(0, 6000), [HIDDEN, 0]);
+    assert_eq!(update(0, 8000), [0, 0]);
+    // What was seen in masks of another size is not known for that time.
+    let other = |at| Mask { width: 1, height: 2, ..of(0, at) };
+    let mut update = |at| area.update(&other(at), &hidden(), none, hold).map(<[u8]>::to_vec);
+    assert!(matches!(update(9000), Err(AreaError::UnknownPast)));
+    assert!(matches!(update(9500), Err(AreaError::UnknownPast)));
+    assert_eq!(update(9501).unwrap(), [0; 2]);
 }
 
 #[test]
@@ -162,7 +168,7 @@ fn no_sample_of_a_hidden_pixel_is_copied_and_all_others_are() {
         let size = (1 + noise.below(80), 1 + noise.below(80));
         let area: Vec<u8> = (0..size.0 * size.1).map(|_| if noise.below(30) == 0 { HIDDEN } else { 0 }).collect();
         let style = STYLES[n % 3];
-        let side = side(style, info.height);
+        let side = side(style, &info);
         let cells = Cells::of(&area, size, &info, side);
         // A checkerboard of values that no mean can be: the mean of more than one sample lies between them.
         let mut source = OwnedImage::new(info, noise.below(5));
@@ -202,12 +208,17 @@ fn no_sample_of_a_hidden_pixel_is_copied_and_all_others_are() {
 #[test]
 fn a_face_of_an_eighth_of_the_height_touches_at_most_eight_cells() {
     for height in 64..4400 {
-        let cell = side(RedactStyle::Pixelate, height);
-        let face = height.div_ceil(8);
-        // At the worst place, it begins with the last pixel of a cell.
-        let touched = 1 + (face - 1).div_ceil(cell);
-        assert!(touched <= 8, "{height}: {touched} cells of {cell}");
-        assert!(coarsest_side(height) >= face);
+        for par in [(1, 1), (8, 9), (6, 11), (64, 45)] {
+            let info = VideoInfo { par, ..VideoInfo::new(PixelFormat::I420, 100, height) };
+            let cell = side(RedactStyle::Pixelate, &info);
+            let face = height.div_ceil(8);
+            for face in [face, (face * par.1 as usize).div_ceil(par.0 as usize)] {
+                // At the worst place, it begins with the last pixel of a cell.
+                let touched = 1 + (face - 1).div_ceil(cell);
+                assert!(touched <= 8, "{height} {par:?}: {touched} cells of {cell}");
+            }
+            assert!(coarsest_side(height) >= face);
+        }
     }
 }
 

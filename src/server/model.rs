@@ -155,6 +155,7 @@ pub(super) async fn show(State(app): State<SharedApp>) -> Result<Json<ModelRepor
     request_body(content = ModelRequest, example = json!({"path": "/srv/models/street.onnx"})),
     responses(
         (status = 202, description = "The model is being loaded.", body = ChangeReport),
+        (status = 403, description = "A stream has `[stream.redact]`: only the configuration file can change the model."),
         (status = 409, description = "Another model is being loaded already."),
         (status = 422, description = "The body is not an object with an absolute `path`."),
         (status = 503, description = "The first model is still being loaded. Try again after the seconds in `Retry-After`."),
@@ -176,6 +177,14 @@ pub(super) async fn change(
     if let Some(problem) = problem {
         let detail = format!("path: {} {problem}", field(&shown));
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+    }
+    // Its masks decide what is hidden.
+    if let Some(stream) = app.view.streams().iter().find(|stream| stream.config.redact.is_some()) {
+        let detail = format!(
+            "the stream {:?} has [stream.redact]: change model.path in the configuration file and reload it",
+            stream.status.name
+        );
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
     }
     if app.view.model().is_none() {
         return Err(Problem::loading("another one can be used when it is loaded"));

@@ -116,6 +116,9 @@ impl Service {
     /// # Errors
     /// The first failure; everything that was started before is stopped.
     pub fn start(config: &Config, changes: &mut dyn EarlyRequests, stop: &Stop) -> Result<Service, ServiceError> {
+        if config.streams.iter().any(|stream| stream.redact.is_some()) {
+            redaction::protect_memory();
+        }
         let http = HttpServer::bind(config.server.http)?;
         let certificate = config.server.tls.as_ref().map(Certificate::load).transpose()?;
         let access = Arc::new(Access::new(&config.server)?);

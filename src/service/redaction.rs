@@ -31,6 +31,9 @@ pub struct RedactionWatch {
 struct Seen {
     /// Streams that have `[stream.redact]`, or had it before they were removed.
     streams: Vec<SeenStream>,
+    /// Name and source of the streams that have none.
+    #[serde(default)]
+    unredacted: Vec<(String, String)>,
     /// Changes of the last day.
     weakened: Vec<WeakenedRedaction>,
 }
@@ -40,12 +43,25 @@ struct SeenStream {
     name: String,
     /// The label of the source, without secrets.
     source: String,
+    /// The host of a network source.
+    host: Option<String>,
     redact: RedactConfig,
+}
+
+impl SeenStream {
+    /// Whether the source of a stream may be the camera of this one.
+    fn may_show(&self, stream: &StreamConfig) -> bool {
+        stream.source.label() == self.source || (self.host.is_some() && host_of(&stream.source.uri) == self.host)
+    }
+}
+
+fn host_of(source: &SourceUri) -> Option<String> {
+    Some(source.network_url()?.host_str()?.to_owned())
 }
 
 /// Other programs of the same user cannot read the memory of this process, which has raw frames, and it is not written to disk after
 /// a crash.
-fn protect_memory() {
+pub fn protect_memory() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let protected = setrlimit(Resource::Core, none).and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable));
     if let Err(error) = protected {
@@ -74,9 +90,6 @@ impl RedactionWatch {
 
     /// Compares `streams` with what was seen before. Returns the new changes after which pixels may be visible that were hidden.
     pub fn update(&mut self, streams: &[StreamConfig], now: Timestamp) -> Vec<WeakenedRedaction> {
-        if streams.iter().any(|stream| stream.redact.is_some()) {
-            protect_memory();
-        }
         let before = self.seen.clone();
         let new = self.seen.update(streams, now);
         for change in &new {
@@ -98,30 +111,45 @@ impl RedactionWatch {
 }
 
 impl Seen {
+    fn knows_unredacted(&self, stream: &StreamConfig) -> bool {
+        let source = stream.source.label();
+        self.unredacted.iter().any(|(name, known)| *name == stream.name && *known == source)
+    }
+
     fn update(&mut self, streams: &[StreamConfig], now: Timestamp) -> Vec<WeakenedRedaction> {
         let mut new = Vec::new();
         for seen in &self.streams {
-            let same_name = streams.iter().find(|stream| stream.name == seen.name);
-            // Another stream may publish the camera instead.
-            let others = streams.iter().filter(|stream| {
-                stream.name != seen.name && same_name.is_none() && stream.source.label() == seen.source
-            });
-            for stream in same_name.into_iter().chain(others) {
-                let Some(change) = weaker(&seen.redact, stream.redact.as_ref()) else { continue };
-                let change = match stream.name == seen.name {
-                    true => change,
-                    false => format!("it publishes the source of the removed stream {:?}: {change}", seen.name),
-                };
+            if let Some(stream) = streams.iter().find(|stream| stream.name == seen.name)
+                && let Some(change) = weaker(&seen.redact, stream.redact.as_ref())
+            {
+                new.push(WeakenedRedaction { at: now, stream: stream.name.clone(), change });
+                continue;
+            }
+            // Another stream may show the camera.
+            let shows = |stream: &&StreamConfig| {
+                stream.name != seen.name
+                    && stream.redact.is_none()
+                    && seen.may_show(stream)
+                    && !self.knows_unredacted(stream)
+            };
+            for stream in streams.iter().filter(shows) {
+                let change = format!("it shows without redaction what may be the camera of the stream {:?}", seen.name);
                 new.push(WeakenedRedaction { at: now, stream: stream.name.clone(), change });
             }
         }
-        // A removed stream is remembered until another one publishes its source.
+        let unredacted = streams.iter().filter(|stream| stream.redact.is_none());
+        self.unredacted = unredacted.map(|stream| (stream.name.clone(), stream.source.label())).collect();
+        // A removed stream, or the former source of one, is remembered until a stream shows it.
         self.streams.retain(|seen| {
-            !streams.iter().any(|stream| stream.name == seen.name || stream.source.label() == seen.source)
+            !streams.iter().any(|stream| match stream.redact {
+                Some(_) => stream.source.label() == seen.source,
+                None => stream.name == seen.name || seen.may_show(stream),
+            })
         });
         self.streams.extend(streams.iter().filter_map(|stream| {
             let redact = stream.redact.clone()?;
-            Some(SeenStream { name: stream.name.clone(), source: stream.source.label(), redact })
+            let (source, host) = (stream.source.label(), host_of(&stream.source.uri));
+            Some(SeenStream { name: stream.name.clone(), source, host, redact })
         }));
         self.weakened.retain(|change| now.duration_since(change.at) < SHOWN_FOR);
         self.weakened.extend(new.iter().cloned());
@@ -148,8 +176,8 @@ fn write(path: &Path, seen: &Seen) -> io::Result<()> {
 }
 
 /// Refuses changes of API clients after which a camera could be visible that the configuration file redacts: removing such a
-/// stream, giving it another source, and adding a stream without redaction whose source is at the same host. `host` is the host of the
-/// new source, which was looked up already.
+/// stream, giving it another source, and adding a stream without redaction whose source may be at the same host, or, unless
+/// `server.api_sources` lists schemes, at any host. `host` is the host of the new source, which was looked up already.
 ///
 /// # Errors
 /// The refused change.
@@ -186,7 +214,13 @@ pub fn check_redaction(
         stream.redact.is_none() && known.is_none_or(|known| known.source.uri != stream.source.uri)
     };
     for stream in after.streams.iter().filter(is_new) {
-        if let Some(other) = redacted().find(|other| same_camera(&other.source.uri, &stream.source.uri, host)) {
+        let is_network = stream.source.uri.network_url().is_some();
+        // A server that redirects, or a name that changes its address, can lead to the camera.
+        if is_network && redacted().next().is_some() && before.server.api_sources.is_default() {
+            let problem = "a stream has [stream.redact]: the API adds network sources only of schemes that server.api_sources lists";
+            return refused(format!("{}.source", edit.key()), problem.into());
+        }
+        if let Some(other) = redacted().find(|other| may_be_same_camera(&other.source.uri, &stream.source.uri, host)) {
             let problem = format!(
                 "the stream {:?} redacts the source at this address: the API cannot add it without [stream.redact]",
                 other.name
@@ -197,13 +231,15 @@ pub fn check_redaction(
     Ok(())
 }
 
-/// Whether two sources may be the same camera: one host can have several streams of a camera.
-fn same_camera(redacted: &SourceUri, new: &SourceUri, host: Option<&SourceHost>) -> bool {
-    match (redacted.network_url(), new.network_url()) {
-        (Some(_), Some(_)) => match host {
-            Some(host) => host.is_host_of(redacted),
-            None => SourceHost::look_up(new).is_none_or(|host| host.is_host_of(redacted)),
+/// Whether two sources may be the same camera: one host can have several streams of a camera. What is not known counts as the same.
+fn may_be_same_camera(redacted: &SourceUri, new: &SourceUri, host: Option<&SourceHost>) -> bool {
+    match (redacted, redacted.network_url(), new.network_url()) {
+        (_, Some(_), Some(_)) => match host {
+            Some(host) => host.may_be_host_of(redacted),
+            None => SourceHost::look_up(new).is_none_or(|host| host.may_be_host_of(redacted)),
         },
+        // The description may contain any address.
+        (SourceUri::Gst(_), None, Some(_)) => true,
         _ => redacted == new,
     }
 }
@@ -259,8 +295,27 @@ mod tests {
         watch.update(&[stream("gate", "rtsp://10.0.0.7/a", redact(&["person"], 0.02))], now);
         assert_eq!(watch.update(&[stream("yard", "rtsp://10.0.0.8/a", None)], now), [], "the stream was removed");
         let new = watch.update(&[stream("door", "rtsp://10.0.0.7/a", None)], now);
-        let expected = "it publishes the source of the removed stream \"gate\": [stream.redact] was removed, person can be visible";
+        let expected = "it shows without redaction what may be the camera of the stream \"gate\"";
         assert_eq!(texts(&new), [("door", expected)]);
+        assert_eq!(watch.update(&[stream("door", "rtsp://10.0.0.7/a", None)], now), [], "it is reported once");
+    }
+
+    #[test]
+    fn a_second_stream_of_a_redacted_camera_is_noticed() {
+        let gate = |source: &str| stream("gate", source, redact(&["person"], 0.02));
+        let yard = stream("yard", "rtsp://10.0.0.7/channel2", None);
+        for (second, is_noticed) in
+            [("rtsp://10.0.0.7/b", true), ("http://10.0.0.7:81/", true), ("rtsp://10.0.0.9/", false)]
+        {
+            for first in ["rtsp://10.0.0.7/a", "test://"] {
+                let mut watch = RedactionWatch::in_folder(None);
+                let now = Timestamp::now();
+                let known = watch.update(&[gate("rtsp://10.0.0.7/a"), yard.clone()], now);
+                assert_eq!(known, [], "streams that have been there before");
+                let new = watch.update(&[gate(first), yard.clone(), stream("new", second, None)], now);
+                assert_eq!(!new.is_empty(), is_noticed, "{first} {second}: {new:?}");
+            }
+        }
     }
 
     #[test]
@@ -299,7 +354,21 @@ mod tests {
         ] {
             assert_eq!(check(&streams).unwrap_err()[0].key, key);
         }
-        assert_eq!(check(&[gate.clone(), stream("new", "rtsp://10.0.0.9/b", None)]), Ok(()));
+        let added = [gate.clone(), yard.clone(), stream("new", "rtsp://10.0.0.9/b", None)];
+        assert_eq!(check(&added).unwrap_err()[0].key, "stream[new].source", "the schemes are not listed");
+        let mut listed = before.clone();
+        listed.server.api_sources = serde_json::from_str("[\"rtsp\"]").unwrap();
+        assert_eq!(check_redaction(&edit, &listed, &config(&added), None), Ok(()));
+        for source in ["rtsp://10.0.0.7/b", "rtsp://[::ffff:10.0.0.7]/b", "rtsp://[64:ff9b::10.0.0.7]/b"] {
+            let added = [gate.clone(), stream("new", source, None)];
+            assert!(check_redaction(&edit, &listed, &config(&added), None).is_err(), "{source}");
+        }
+        // Neither says which camera it is.
+        for unknown in ["gst:souphttpsrc location=http://10.0.0.7/ ! decodebin", "rtsp://camera.invalid/a"] {
+            listed.streams = vec![stream("gate", unknown, redact(&["person"], 0.02))];
+            let added = [listed.streams[0].clone(), stream("new", "rtsp://10.0.0.9/b", None)];
+            assert!(check_redaction(&edit, &listed, &config(&added), None).is_err(), "{unknown}");
+        }
         let louder = StreamConfig { max_latency: Duration::from_secs(3), ..gate };
         assert_eq!(check(&[louder, yard]), Ok(()), "other keys can be changed");
     }

@@ -114,6 +114,9 @@ impl Service {
         history::warn_of_changes(&config.history, &mut self.history_settings);
         let mut done = ReloadReport { model: config.model != self.model, needs_restart, ..ReloadReport::default() };
         self.set_mqtt(config.mqtt.as_ref());
+        if config.streams.iter().any(|stream| stream.redact.is_some()) {
+            super::redaction::protect_memory();
+        }
         self.watch_redaction(&config.streams);
         *self.streams.lock() = config.streams.clone();
         if let Some(models) = self.models.as_ref().filter(|_| done.model) {
