@@ -465,6 +465,21 @@ fn contours_are_thin_at_every_size() {
     }
 }
 
+/// Cells of 20 pixels have no tables; those of the size before must not be used.
+#[test]
+fn a_change_to_frames_with_large_cells_and_back_is_drawn_as_by_a_new_overlay() {
+    let mask = mask(16, 9, |x, y| if x + y < 12 { SKY } else { CAR });
+    for style in [Style::Tint, Style::Contour] {
+        let mut kept = overlay(style, 0.5, false);
+        for (width, height) in [(64, 36), (320, 180), (64, 36), (16, 18), (320, 180)] {
+            let source = source(VideoInfo::new(PixelFormat::I420, width, height), 0);
+            let again = samples(&drawn(&mut kept, &source, Some(&mask), 0));
+            let new = samples(&drawn(&mut overlay(style, 0.5, false), &source, Some(&mask), 0));
+            assert!(again == new, "{style:?}, {width}x{height}");
+        }
+    }
+}
+
 #[test]
 fn the_legend_changes_its_own_area_only() {
     let source = source(VideoInfo::new(PixelFormat::Nv12, 640, 360), 0);

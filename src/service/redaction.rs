@@ -214,18 +214,18 @@ pub fn check_redaction(
         stream.redact.is_none() && known.is_none_or(|known| known.source.uri != stream.source.uri)
     };
     for stream in after.streams.iter().filter(is_new) {
-        let is_network = stream.source.uri.network_url().is_some();
-        // A server that redirects, or a name that changes its address, can lead to the camera.
-        if is_network && redacted().next().is_some() && before.server.api_sources.is_default() {
-            let problem = "a stream has [stream.redact]: the API adds network sources only of schemes that server.api_sources lists";
-            return refused(format!("{}.source", edit.key()), problem.into());
-        }
         if let Some(other) = redacted().find(|other| may_be_same_camera(&other.source.uri, &stream.source.uri, host)) {
             let problem = format!(
                 "the stream {:?} redacts the source at this address: the API cannot add it without [stream.redact]",
                 other.name
             );
             return refused(format!("{}.source", edit.key()), problem);
+        }
+        // A server that redirects, or a name that changes its address, can lead to the camera.
+        let is_network = stream.source.uri.network_url().is_some();
+        if is_network && redacted().next().is_some() && before.server.api_sources.is_default() {
+            let problem = "a stream has [stream.redact]: the API adds network sources only of schemes that server.api_sources lists";
+            return refused(format!("{}.source", edit.key()), problem.into());
         }
     }
     Ok(())

@@ -155,7 +155,10 @@ impl OverlayStage {
 
     fn matched(&mut self, matched: Matched) -> Result<(), StreamError> {
         let Matched { frame, entry, mask } = matched;
-        let Some(entry) = self.drop_if_late(&frame, entry, Duration::ZERO) else { return Ok(()) };
+        let Some(entry) = self.drop_if_late(&frame, entry, Duration::ZERO) else {
+            self.remember(&frame, mask.try_recv().ok().and_then(Result::ok).as_ref());
+            return Ok(());
+        };
         // The mask comes, or the reason why there is none, or the channel is dropped with the worker. A live stream does not wait
         // longer than a mask may be old.
         let lost = || NoMask::Failed(SegmentError::new(LOST_WORKER));
@@ -166,7 +169,10 @@ impl OverlayStage {
                 RecvTimeoutError::Disconnected => lost(),
             })
         });
-        let Some(entry) = self.drop_if_late(&frame, entry, self.max_mask_age) else { return Ok(()) };
+        let Some(entry) = self.drop_if_late(&frame, entry, self.max_mask_age) else {
+            self.remember(&frame, mask.as_ref().ok());
+            return Ok(());
+        };
         match mask {
             Ok(mask) => {
                 let mask = Arc::new(mask);
@@ -181,6 +187,15 @@ impl OverlayStage {
             Err(NoMask::Failed(problem)) => {
                 self.show(&frame, entry, &DrawnOverlay::stale(None, "NO MASK".into(), problem.to_string()))
             }
+        }
+    }
+
+    /// Pixels of redacted classes in a frame that is dropped stay hidden in the next frames, as if it had been shown.
+    fn remember(&mut self, frame: &Frame, mask: Option<&Mask>) {
+        let Some(mask) = mask else { return };
+        let clearance = &mut self.clearance;
+        if catch_unwind(AssertUnwindSafe(|| clearance.decide(frame, Ok(mask)))).is_err() {
+            self.clearance.recover();
         }
     }
 

@@ -130,6 +130,9 @@ impl Edges {
             *columns = PlaneColumns::new(cells, step, sample);
             if self.has_tables {
                 table.fit(&columns.positions, &self.steps, layout, paint);
+            } else {
+                // Those of another size have no entries for these positions.
+                *table = Table::default();
             }
         }
         self.made = Some(key);

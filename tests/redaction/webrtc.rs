@@ -1,0 +1,76 @@
+//! WebRTC, with a real browser that keeps each frame it presents.
+
+use std::io::Write;
+use std::process::ChildStdin;
+
+use base64::Engine;
+use serde_json::{Value, json};
+
+use crate::capture::Capture;
+use crate::common::browser::Browser;
+use crate::detect::Findings;
+use crate::fixture::{clip, end, folder, gate_and_open, start};
+use crate::models::Kind;
+use crate::paint::{Scene, write_shapes};
+
+/// A player in the browser, and what analyses its frames.
+struct Player {
+    index: u64,
+    capture: Capture,
+    images: ChildStdin,
+}
+
+impl Player {
+    async fn start(browser: &Browser, stream: &str) -> Self {
+        let endpoint = vec![json!(format!("/whep/{stream}"))];
+        let index = browser.client.execute(include_str!("../common/watch.js"), endpoint).await.unwrap();
+        let kept = browser.client.execute(include_str!("watch_frames.js"), vec![index.clone()]).await.unwrap();
+        assert_eq!(kept, Value::Bool(true));
+        let (capture, images) = Capture::images(format!("{stream} by WebRTC"));
+        Player { index: index.as_u64().unwrap(), capture, images }
+    }
+
+    /// Takes the frames that were presented meanwhile.
+    async fn take(&mut self, browser: &Browser) -> Findings {
+        let script = format!(
+            "const {{ error, state, frames }} = window.watching[{}];
+            if (error || state === 'failed') throw new Error(String(error));
+            return frames.splice(0);",
+            self.index
+        );
+        for frame in browser.run(&script).await.as_array().unwrap() {
+            let png = base64::engine::general_purpose::STANDARD.decode(frame.as_str().unwrap()).unwrap();
+            self.images.write_all(&png).unwrap();
+        }
+        self.capture.findings()
+    }
+
+    async fn until(&mut self, browser: &Browser, is_done: impl Fn(&Findings) -> bool) {
+        let mut interval = tokio::time::interval(std::time::Duration::from_millis(100));
+        let done = tokio::time::timeout(crate::common::wait::DEADLINE, async {
+            while !is_done(&self.take(browser).await) {
+                interval.tick().await;
+            }
+        });
+        assert!(done.await.is_ok(), "{}", self.capture.findings());
+    }
+}
+
+/// All shapes.
+pub fn no_shape_leaves_by_webrtc() {
+    let folder = folder(Kind::First);
+    write_shapes(&folder.path().join("clip.mp4"));
+    let service = start(folder.path(), &gate_and_open(&clip("clip.mp4")));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let browser = Browser::start().await;
+        browser.client.goto(&format!("{}healthz", service.page)).await.unwrap();
+        let mut gate = Player::start(&browser, "gate").await;
+        let mut open = Player::start(&browser, "open").await;
+        open.until(&browser, |found| Scene::PEOPLE.iter().all(|scene| found.scene(*scene).red >= 2)).await;
+        gate.until(&browser, |found| found.frames > 110 && found.scene(Scene::Moving).frames > 0).await;
+        println!("{}\n{}", open.capture.findings(), gate.capture.assert_clean());
+        open.capture.assert_shows(&Scene::PEOPLE);
+    });
+    end(service);
+}
