@@ -59,9 +59,10 @@ pub enum Command {
     },
     /// Segment a video file into a new file, as fast as the machine goes and without losing a frame.
     #[command(after_help = "Examples:\n  maskcast segment drive.mp4 -o drive-masks.mp4\n  \
-        maskcast segment drive.mp4 -o out.mp4 --report report.json --mask-dir masks/ --hide sky,building")]
+        maskcast segment drive.mp4 -o out.mp4 --report report.json --mask-dir masks/ --hide sky,building\n\n\
+        People are not hidden: [stream.redact] is for streams.")]
     Segment(segment::SegmentArgs),
-    /// Read a configuration and its model, and list all errors.
+    /// Read a configuration and its model, list all errors, and print by which outputs unredacted frames leave.
     #[command(after_help = "Example: maskcast check /etc/maskcast/maskcast.toml")]
     Check {
         /// The TOML configuration.

@@ -51,7 +51,7 @@ pub struct StreamConfig {
     #[schemars(extend("x-default" = "`full-rate`; `matched` for a file with `speed = \"max\"`"))]
     pub show: Show,
     /// With `show = "full-rate"`: the maximum age of a mask. An older mask is not drawn, and the state of the stream is
-    /// `stale`.
+    /// `stale`. With `show = "matched"` and a live source: how long a frame waits for its mask.
     #[serde(with = "super::duration")]
     #[schemars(with = "DurationText", extend("x-least" = "50ms", "x-most" = "1m"))]
     pub max_mask_age: Duration,

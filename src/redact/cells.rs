@@ -31,10 +31,10 @@ pub fn side(style: RedactStyle, info: &VideoInfo) -> usize {
         RedactStyle::Fill => FILL_SIDE,
         // An object of `n - 1` cells that is not aligned to them touches `n`.
         RedactStyle::Pixelate | RedactStyle::Blur => {
-            // The same object has more columns if pixels are narrower than high.
-            let (across, down) = (info.par.0.max(1) as usize, info.par.1.max(1) as usize);
-            let length = if across < down { (info.height * down).div_ceil(across) } else { info.height };
-            even(length.div_ceil(8 * (MOST_CELLS - 1)))
+            let rows = info.height.div_ceil(8);
+            // It has more columns if pixels are narrower than high.
+            let columns = (rows * info.par.1.max(1) as usize).div_ceil(info.par.0.max(1) as usize);
+            even(rows.max(columns).saturating_sub(1).div_ceil(MOST_CELLS - 1))
         }
     }
 }

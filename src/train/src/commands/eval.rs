@@ -90,7 +90,7 @@ impl EvalPart {
 pub fn eval(args: &EvalArgs) -> Result<(), Failure> {
     let dataset = Arc::new(args.data.open().map_err(Failure::runtime)?);
     print_notes(&dataset.notes);
-    let sized = classes_named(&args.sizes, &dataset).map_err(Failure::usage)?;
+    let sized = classes_named("--sizes", &args.sizes, &dataset).map_err(Failure::usage)?;
     let (pairs, part) = choose_pairs(args, &dataset);
     if pairs.is_empty() {
         let root = args.data.data.display();
@@ -140,7 +140,7 @@ pub fn eval(args: &EvalArgs) -> Result<(), Failure> {
 
 /// Measures what redaction leaves visible, and prints it.
 fn redaction(args: &EvalArgs, dataset: &Arc<Dataset>, pairs: &[Pair], threads: usize) -> Result<(), Failure> {
-    let classes: Vec<u8> = classes_named(&args.redact, dataset).map_err(Failure::usage)?;
+    let classes: Vec<u8> = classes_named("--redact", &args.redact, dataset).map_err(Failure::usage)?;
     let classes: Vec<String> =
         classes.into_iter().map(|class| dataset.classes[usize::from(class)].name.clone()).collect();
     let mut model = ExportedModel::load(&args.model, &dataset.classes, threads).map_err(Failure::runtime)?;
@@ -179,13 +179,13 @@ fn choose_pairs(args: &EvalArgs, dataset: &Dataset) -> (Vec<Pair>, &'static str)
 ///
 /// # Errors
 /// A name that is not a class, with the classes.
-fn classes_named(names: &[String], dataset: &Dataset) -> Result<Vec<u8>, String> {
+fn classes_named(option: &str, names: &[String], dataset: &Dataset) -> Result<Vec<u8>, String> {
     let class = |name: &String| {
         let found = dataset.classes.iter().position(|label| label.name.eq_ignore_ascii_case(name.trim()));
         let known = || dataset.classes.iter().map(|label| label.name.as_str()).collect::<Vec<_>>().join(", ");
         found
             .map(|class| class as u8)
-            .ok_or_else(|| format!("{name}: there is no such class; the classes are {}", known()))
+            .ok_or_else(|| format!("{option} {name}: there is no such class; the classes are {}", known()))
     };
     names.iter().map(class).collect()
 }
