@@ -92,7 +92,7 @@ fn model(kind: Kind, width: i64, height: i64) -> ModelProto {
 /// Convolutions with weights of 0, whose result is added to the sums.
 fn add_work(nodes: &mut Vec<NodeProto>, constants: &mut Vec<TensorProto>) {
     const CHANNELS: i64 = 32;
-    const LAYERS: usize = 40;
+    const LAYERS: usize = 120;
     let side = (CHANNELS * CHANNELS * 9) as usize;
     constants.push(floats("first", &[3, CHANNELS], &vec![0.0; 3 * CHANNELS as usize]));
     constants.push(floats("kernel", &[CHANNELS, CHANNELS, 3, 3], &vec![0.0; side]));

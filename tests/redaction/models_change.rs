@@ -75,8 +75,9 @@ pub fn a_model_that_is_slow_to_load_and_to_run_shows_nothing() {
     let source = camera.source() + "max_mask_age = \"100ms\"\n";
     let mut service = start(folder.path(), &gate_and_open(&source));
     let viewers = Viewers::start(&service);
+    viewers.gate[0].until_more_hidden(1);
+    assert!(!service.program.log().contains("model loaded"), "this frame was hidden while it was loaded");
     viewers.gate.iter().for_each(|gate| drop(gate.until_more_hidden(5)));
-    assert!(!service.program.log().contains("model loaded"), "these frames were hidden while it was loaded");
     viewers.compare("loading");
     wait_for_log(&mut service, "model loaded");
     viewers.compare("slow");
