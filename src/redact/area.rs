@@ -82,9 +82,14 @@ impl Area {
         if let Some(probable) = &mask.probable {
             add_probable(&mut now, (width, height), probable)?;
         }
-        let mut grown = grow(&Mat::new_rows_cols_with_data(height as i32, width as i32, &now)?, growth)?;
-        fill_holes(&mut grown)?;
-        self.hold(grown.data_typed::<u8>()?, mask.captured_at, epoch, hold);
+        // Most frames of most cameras have nothing to hide.
+        if now.contains(&HIDDEN) {
+            let mut grown = grow(&Mat::new_rows_cols_with_data(height as i32, width as i32, &now)?, growth)?;
+            fill_holes(&mut grown)?;
+            self.hold(grown.data_typed::<u8>()?, mask.captured_at, epoch, hold);
+        } else {
+            self.hold(&now, mask.captured_at, epoch, hold);
+        }
         match self.unknown_until {
             Some(until) if mask.captured_at <= until + hold => Err(AreaError::UnknownPast),
             _ => Ok(&self.hidden),

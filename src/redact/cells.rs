@@ -157,8 +157,10 @@ impl Cells {
             for column in self.runs(row, true).flatten() {
                 let (color, bytes) = (color(column, row), layout.bytes(column..column + 1));
                 for y in layout.lines(row) {
-                    for samples in target[y * stride..][bytes.clone()].chunks_exact_mut(layout.channels) {
-                        samples.copy_from_slice(&color[..layout.channels]);
+                    let samples = &mut target[y * stride..][bytes.clone()];
+                    match layout.channels {
+                        1 => samples.fill(color[0]),
+                        _ => samples.chunks_exact_mut(2).for_each(|pair| pair.copy_from_slice(&color)),
                     }
                 }
             }
@@ -193,13 +195,20 @@ impl Cells {
                     *mixed = std::array::from_fn(|channel| mix(a[channel].into(), b[channel].into(), weight));
                 }
                 for run in &hidden {
-                    let first = layout.bytes(run.clone()).start / layout.channels;
-                    let samples = target[y * stride..][layout.bytes(run.clone())].chunks_exact_mut(layout.channels);
-                    for (samples, &(left, right, weight)) in samples.zip(&across[first..]) {
-                        for (channel, sample) in samples.iter_mut().enumerate() {
-                            *sample =
-                                ((mix(line[left][channel], line[right][channel], weight) + (1 << 15)) >> 16) as u8;
+                    let bytes = layout.bytes(run.clone());
+                    let mut across = &across[bytes.start / layout.channels..bytes.end / layout.channels];
+                    let mut samples = &mut target[y * stride..][bytes];
+                    // The samples between the middles of two cells are mixed from these two.
+                    while let Some(&(left, right, _)) = across.first() {
+                        let length = across.partition_point(|(l, r, _)| (*l, *r) <= (left, right));
+                        let (part, rest) = samples.split_at_mut(length * layout.channels);
+                        let (a, b) = (line[left], line[right]);
+                        for (samples, (_, _, weight)) in part.chunks_exact_mut(layout.channels).zip(across) {
+                            for (channel, sample) in samples.iter_mut().enumerate() {
+                                *sample = ((mix(a[channel], b[channel], *weight) + (1 << 15)) >> 16) as u8;
+                            }
                         }
+                        (across, samples) = (&across[length..], rest);
                     }
                 }
             }
@@ -237,13 +246,13 @@ impl PlaneLayout {
         let mut sums = [0_u64; 2];
         for y in lines {
             let line = &data[y * stride..][bytes.clone()];
+            // 32 bits are enough for a line, and are added faster.
             if self.channels == 1 {
-                sums[0] += line.iter().map(|&sample| u64::from(sample)).sum::<u64>();
+                sums[0] += u64::from(line.iter().map(|&sample| u32::from(sample)).sum::<u32>());
             } else {
-                for pair in line.chunks_exact(2) {
-                    sums[0] += u64::from(pair[0]);
-                    sums[1] += u64::from(pair[1]);
-                }
+                let both: u32 = line.iter().map(|&sample| u32::from(sample)).sum();
+                let first: u32 = line.chunks_exact(2).map(|pair| u32::from(pair[0])).sum();
+                sums = [sums[0] + u64::from(first), sums[1] + u64::from(both - first)];
             }
         }
         sums.map(|sum| ((sum + samples / 2) / samples) as u8)
