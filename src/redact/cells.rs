@@ -181,6 +181,7 @@ impl Cells {
             (first, (first + 1).min(cells - 1), weight)
         };
         let across: Vec<(usize, usize, u32)> = (0..layout.width).map(|x| around(x, self.columns)).collect();
+        let weights: Vec<u32> = across.iter().map(|(_, _, weight)| *weight).collect();
         let mix = |a: u32, b: u32, weight: u32| a * (256 - weight) + b * weight;
         let mut line: Vec<[u32; 2]> = vec![[0; 2]; self.columns];
         for row in 0..self.rows {
@@ -196,19 +197,25 @@ impl Cells {
                 }
                 for run in &hidden {
                     let bytes = layout.bytes(run.clone());
-                    let mut across = &across[bytes.start / layout.channels..bytes.end / layout.channels];
+                    let columns = bytes.start / layout.channels..bytes.end / layout.channels;
+                    let (mut across, mut weights) = (&across[columns.clone()], &weights[columns]);
                     let mut samples = &mut target[y * stride..][bytes];
                     // The samples between the middles of two cells are mixed from these two.
                     while let Some(&(left, right, _)) = across.first() {
                         let length = across.partition_point(|(l, r, _)| (*l, *r) <= (left, right));
                         let (part, rest) = samples.split_at_mut(length * layout.channels);
-                        let (a, b) = (line[left], line[right]);
-                        for (samples, (_, _, weight)) in part.chunks_exact_mut(layout.channels).zip(across) {
-                            for (channel, sample) in samples.iter_mut().enumerate() {
-                                *sample = ((mix(a[channel], b[channel], *weight) + (1 << 15)) >> 16) as u8;
+                        let ([a, c], [b, d]) = (line[left], line[right]);
+                        let rounded = |mixed: u32| ((mixed + (1 << 15)) >> 16) as u8;
+                        if layout.channels == 1 {
+                            for (sample, &weight) in part.iter_mut().zip(weights) {
+                                *sample = rounded(mix(a, b, weight));
+                            }
+                        } else {
+                            for (pair, &weight) in part.chunks_exact_mut(2).zip(weights) {
+                                (pair[0], pair[1]) = (rounded(mix(a, b, weight)), rounded(mix(c, d, weight)));
                             }
                         }
-                        (across, samples) = (&across[length..], rest);
+                        (across, weights, samples) = (&across[length..], &weights[length..], rest);
                     }
                 }
             }
