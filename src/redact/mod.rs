@@ -60,7 +60,7 @@ impl<'a> ClearedFrame<'a> {
 /// Why a whole frame is hidden.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HideReason {
-    /// There is no model yet.
+    /// No model is loaded yet.
     NoModel,
     /// The model made no mask of the frame, for this reason.
     NoMask(String),
@@ -130,7 +130,8 @@ impl Clearance {
         }
     }
 
-    /// What may be published of the past while there are no frames: `last` without redaction, else what was cleared last.
+    /// The newest image that may be published while the source sends no frames: the frame `last` without redaction, else the last
+    /// cleared one.
     pub fn last<'a>(&'a self, last: Option<&'a Frame>) -> Option<ClearedFrame<'a>> {
         let image = match self {
             Clearance::Unredacted => last?.pixels.image(),

@@ -12,7 +12,7 @@ pub(super) struct DrawnOverlay<'a> {
     pub state: StreamState,
     /// Why the stream is stale.
     pub reason: Option<String>,
-    /// There is no model yet.
+    /// No model is loaded yet.
     pub is_without_model: bool,
 }
 

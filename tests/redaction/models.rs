@@ -27,7 +27,7 @@ pub enum Kind {
     First,
     /// Person is the class 3, another one is the class 1.
     OtherIndex,
-    /// There is no person, but another class for the same pixels.
+    /// Has another class for the pixels of a person.
     WithoutPerson,
     /// Takes long to load and to run.
     Slow,
