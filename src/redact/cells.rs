@@ -120,6 +120,13 @@ impl Cells {
         self.hidden[row * self.columns + column]
     }
 
+    /// Whether the cell or one of the eight around it is hidden.
+    fn is_beside_hidden(&self, column: usize, row: usize) -> bool {
+        let columns = column.saturating_sub(1)..(column + 2).min(self.columns);
+        let mut rows = row.saturating_sub(1)..(row + 2).min(self.rows);
+        rows.any(|row| columns.clone().any(|column| self.is_hidden(column, row)))
+    }
+
     /// The runs of cells of a row that are hidden, or visible.
     fn runs(&self, row: usize, hidden: bool) -> impl Iterator<Item = Range<usize>> + '_ {
         let mut column = 0;
@@ -169,9 +176,11 @@ impl Cells {
 
     /// Draws hidden cells with linear transitions between the means of cells. A cell beside them that is visible counts as well.
     fn blur_hidden(&self, layout: PlaneLayout, source: (&[u8], usize), (target, stride): (&mut [u8], usize)) {
-        let means: Vec<[u8; 2]> = (0..self.rows * self.columns)
-            .map(|cell| layout.mean(cell % self.columns, cell / self.columns, source))
-            .collect();
+        let mean = |column: usize, row: usize| {
+            if self.is_beside_hidden(column, row) { layout.mean(column, row, source) } else { [0; 2] }
+        };
+        let means: Vec<[u8; 2]> =
+            (0..self.rows * self.columns).map(|cell| mean(cell % self.columns, cell / self.columns)).collect();
         // The two cells around a position, and the weight of the second, from 0 to 256.
         let around = |at: usize, cells: usize| {
             let position = (2 * at + 1) as f32 / (2 * layout.side) as f32 - 0.5;

@@ -205,6 +205,33 @@ fn no_sample_of_a_hidden_pixel_is_copied_and_all_others_are() {
     }
 }
 
+/// What a blur draws is between the samples of the image, which would not hold with a mean that was not computed.
+#[test]
+fn a_blur_stays_within_the_range_of_the_image() {
+    let mut noise = Noise(5);
+    for _ in 0..100 {
+        let info = video(&mut noise);
+        let size = (1 + noise.below(40), 1 + noise.below(40));
+        let area: Vec<u8> = (0..size.0 * size.1).map(|_| if noise.below(20) == 0 { HIDDEN } else { 0 }).collect();
+        let mut source = OwnedImage::new(info, 0);
+        for plane in source.image_mut().planes {
+            plane.data.iter_mut().for_each(|sample| *sample = 100 + noise.below(50) as u8);
+        }
+        let mut target = OwnedImage::new(info, 0);
+        Cells::of(&area, size, &info, side(RedactStyle::Blur, &info)).draw(
+            RedactStyle::Blur,
+            &source.image(),
+            &mut target.image_mut(),
+        );
+        for plane in 0..info.planes() {
+            assert!(
+                rows(&target, plane).iter().flatten().all(|sample| (100..150).contains(sample)),
+                "{info:?} {plane}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_face_of_an_eighth_of_the_height_touches_at_most_eight_cells() {
     for height in 64..4400 {
