@@ -276,11 +276,11 @@ pub struct Frame {
     pub bias: Option<Arc<ClassBias>>,
 }
 
-/// Classes that count already where they are almost as probable as the most probable class.
+/// Classes that count also where they are probable but not the most probable class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClassBias {
     pub classes: Vec<String>,
-    /// The largest difference of the probabilities, 0 to 1.
+    /// They count from a probability of 0.5 less this number on, their probabilities added up; 0 to 0.5.
     pub bias: f32,
 }
 

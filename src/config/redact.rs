@@ -9,7 +9,7 @@ use super::document::Section;
 use super::duration::DurationText;
 
 /// `bias` without the key, for a model with scores.
-const DEFAULT_BIAS: f64 = 0.2;
+const DEFAULT_BIAS: f64 = 0.45;
 
 /// How redacted pixels are hidden.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -62,12 +62,13 @@ pub struct RedactConfig {
     #[serde(with = "super::duration")]
     #[schemars(with = "DurationText", extend("x-least" = "0s", "x-most" = "10s"))]
     pub hold: Duration,
-    /// A pixel is hidden already where one of the classes is at most this less probable than its most probable class. Needs a model
-    /// with the output `scores`, as `maskcast-train export` makes it.
+    /// A pixel is hidden also where the probability of the classes, together, is at least 0.5 less this number, though another class
+    /// may be more probable: 0.45 hides from a probability of 0.05 on. 0 hides only where one of the classes is the most probable.
+    /// Needs a model with the output `scores`, as `maskcast-train export` makes it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 1), extend(
-        "x-default" = "0.2 with scores, else 0",
-        "x-help" = "a difference of probabilities, 0 to 1; 0.2 hides more, 0 less",
+    #[schemars(range(min = 0, max = 0.499), extend(
+        "x-default" = "0.45 with scores, else 0",
+        "x-help" = "0 to 0.499; 0.45 hides from a probability of 0.05 on",
     ))]
     pub bias: Option<f64>,
     /// What is published when it is not certain which pixels must be hidden.

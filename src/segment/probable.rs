@@ -1,4 +1,4 @@
-//! Where classes are almost as probable as the most probable class, by the output `scores` of a model.
+//! Where classes are probable, though another class may be more probable, by the output `scores` of a model.
 
 use ort::session::SessionOutputs;
 
@@ -86,31 +86,31 @@ struct Steps {
     class: usize,
 }
 
-/// The pixels of an image in which one of the classes `wanted` is at most `bias` less probable than the most probable class, and the
-/// mean probability of the most probable class × 255.
+/// From this probability on, without a bias, a class counts as present.
+const PRESENT: f32 = 0.5;
+
+/// The pixels of an image in which the classes `wanted` together have at least the probability [`PRESENT`] less `bias`, and the mean
+/// probability of the most probable class × 255.
 fn image(scores: &[f32], steps: Steps, classes: usize, wanted: &[usize], bias: f32) -> (Vec<bool>, u8) {
     let pixels = scores.len() / classes;
+    let least = PRESENT - bias;
     let (mut sum, mut measured) = (0.0_f64, 0_u32);
     let marked = (0..pixels).map(|pixel| {
         let score = |class: usize| scores[pixel * steps.pixel + class * steps.class];
-        let (mut best, mut second) = (f32::MIN, f32::MIN);
-        for score in (0..classes).map(score) {
-            (best, second) = (best.max(score), second.max(best.min(score)));
-        }
-        let own = wanted.iter().map(|&class| score(class)).fold(f32::MIN, f32::max);
-        // Most pixels are decided by the least probability of the best class, which does not need all exponentials.
-        let least_best = 1.0 / (1.0 + (classes - 1) as f32 * (second - best).exp());
+        let best = (0..classes).map(score).fold(f32::MIN, f32::max);
+        let own: f32 = wanted.iter().map(|&class| (score(class) - best).exp()).sum();
+        // Most pixels are decided by the exponentials of these classes alone: the sum of all is at least 1.
         let is_measured = pixel % CONFIDENCE_STEP == 0;
-        if !is_measured && least_best * (1.0 - (own - best).exp()) > bias {
+        if !is_measured && own < least {
             return false;
         }
         let all: f32 = (0..classes).map(|class| (score(class) - best).exp()).sum();
-        let (best_probability, own_probability) = (1.0 / all, (own - best).exp() / all);
         if is_measured {
-            (sum, measured) = (sum + f64::from(best_probability), measured + 1);
+            (sum, measured) = (sum + f64::from(1.0 / all), measured + 1);
         }
+        let probability = own / all;
         // A score that is not a number marks its pixel.
-        own_probability.is_nan() || own_probability >= best_probability - bias
+        probability.is_nan() || probability >= least
     });
     let marked = marked.collect();
     (marked, (255.0 * sum / f64::from(measured.max(1))).clamp(0.0, 255.0) as u8)
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn pixels_are_marked_where_a_class_is_almost_as_probable_as_the_best() {
+    fn pixels_are_marked_where_the_classes_are_probable_enough() {
         let last: Vec<f32> = [[0.6, 0.3, 0.1], [0.5, 0.35, 0.15], [0.1, 0.8, 0.1], [0.45, 0.1, 0.45]]
             .iter()
             .flat_map(|pixel| logits(pixel))
@@ -135,10 +135,11 @@ mod tests {
             (0..3).flat_map(|class| (0..4).map(move |pixel| (pixel, class))).map(|(p, c)| last[p * 3 + c]).collect();
         for (scores, steps) in [(&last, Steps { pixel: 3, class: 1 }), (&first, Steps { pixel: 1, class: 4 })] {
             let marked = |wanted: &[usize], bias| image(scores, steps, 3, wanted, bias).0;
-            assert_eq!(marked(&[1], 0.2), [false, true, true, false]);
-            assert_eq!(marked(&[1], 0.0), [false, false, true, false]);
-            assert_eq!(marked(&[1, 2], 0.2), [false, true, true, true]);
-            assert_eq!(marked(&[1], 0.36), [true, true, true, true]);
+            assert_eq!(marked(&[1], 0.1), [false, false, true, false]);
+            assert_eq!(marked(&[1], 0.18), [false, true, true, false]);
+            assert_eq!(marked(&[1], 0.21), [true, true, true, false]);
+            assert_eq!(marked(&[1], 0.41), [true, true, true, true]);
+            assert_eq!(marked(&[1, 2], 0.05), [false, true, true, true], "together");
             assert_eq!(image(scores, steps, 3, &[1], 0.2).1, 153, "the first of four pixels: 0.6");
         }
     }

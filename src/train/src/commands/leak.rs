@@ -20,8 +20,8 @@ use crate::loader::LoadError;
 pub type Setting = (f64, u64, f64);
 
 /// The settings that are compared.
-const SETTINGS: [Setting; 6] =
-    [(0.0, 0, 0.0), (0.02, 0, 0.0), (0.02, 0, 0.2), (0.02, 500, 0.0), (0.02, 500, 0.2), (0.04, 1000, 0.4)];
+const SETTINGS: [Setting; 11] =
+    [(0.0, 0, 0.0), (0.02, 0, 0.0), (0.02, 0, 0.4), (0.02, 0, 0.45), (0.02, 500, 0.0), (0.02, 500, 0.4), (0.02, 500, 0.45), (0.02, 500, 0.47), (0.03, 500, 0.45), (0.03, 500, 0.47), (0.04, 1000, 0.47)];
 
 /// The luma of the images that are redacted in place of the real ones; that of hidden pixels is another.
 const VISIBLE: u8 = 235;
