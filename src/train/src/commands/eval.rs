@@ -8,7 +8,7 @@ use maskcast::commands::Failure;
 use tch::{Device, Kind};
 
 use super::finish::{dataset_facts, environment, file_name, score_table, size_table};
-use super::leak::{leak_table, leaks};
+use super::leak::{Clips, leak_table, leaks};
 use super::notes::print_notes;
 use crate::assess::{Assessment, assess};
 use crate::data::{DataArgs, Dataset, Pair, Part};
@@ -25,7 +25,8 @@ use crate::weights::ModelFile;
     maskcast-train eval models/street.onnx camvid --part test\n  \
     maskcast-train eval runs/first/best.safetensors my-data -o runs/first/val\n  \
     maskcast-train eval models/street.onnx street-photos --part all --sizes pedestrian,car\n  \
-    maskcast-train eval models/everyday.onnx my-clips --part all --redact person --fps 25")]
+    maskcast-train eval models/everyday.onnx my-clips --part all --redact person --fps 25\n  \
+    maskcast-train eval models/everyday.onnx my-data --part all --redact person --pan 20")]
 pub struct EvalArgs {
     /// The model: an ONNX file, or `best.safetensors` of a run
     model: PathBuf,
@@ -46,6 +47,9 @@ pub struct EvalArgs {
     /// With --redact: frames a second of clips. Images whose names differ in the number at their end only are frames of one clip
     #[arg(long, default_value_t = 25.0, value_name = "N", value_parser = frame_rate)]
     fps: f64,
+    /// With --redact: turn each image into a clip of N frames, in which the camera moves over the image
+    #[arg(long, default_value_t = 0, value_name = "N", requires = "redact")]
+    pan: usize,
     /// Write report.html and report.json into this folder
     #[arg(short, long, value_name = "FOLDER")]
     output: Option<PathBuf>,
@@ -150,8 +154,10 @@ fn redaction(args: &EvalArgs, dataset: &Arc<Dataset>, pairs: &[Pair], threads: u
         done += 1;
         meter.show(done, String::new);
     };
-    let found = leaks(&mut model, dataset, pairs, &classes, args.fps, tick).map_err(Failure::runtime)?;
-    println!("{} on {} images of {}", args.model.display(), pairs.len(), args.data.data.display());
+    let found = leaks(&mut model, dataset, pairs, &classes, Clips { fps: args.fps, pan: args.pan }, tick)
+        .map_err(Failure::runtime)?;
+    let panned = if args.pan > 0 { format!(", each panned over {} frames", args.pan) } else { String::new() };
+    println!("{} on {} images of {}{panned}", args.model.display(), pairs.len(), args.data.data.display());
     print!("{}", leak_table(&classes, &found));
     Ok(())
 }
