@@ -97,9 +97,10 @@ corrected data-sixth "$out/proposed/again/masks"
 step sixth "$out/data-sixth" --init "$out/fifth/best.safetensors" --strategy finetune --input 512x288 --crop 384x224 \
 	--scale-min 0.45 --scale-max 1.4 --void-as other --paste person,vehicle --ema 0.99 --lr 6e-4 --encoder-lr 1.2e-4 --epochs 3
 
-# Pixels that are unlike the training images become `other`.
+# Pixels that are unlike the training images become `other`, and regions of which the network is not sure.
 export_model() {
-	"$train" export "$out/sixth/best.safetensors" "$data" --reject other=0.03 "$@"
+	"$train" export "$out/sixth/best.safetensors" "$data" --reject other=0.03 \
+		--reject-regions other=0.5,bicycle=0.7,vehicle=0.55 "$@"
 }
 export_model -o "$out/everyday-fp32.onnx"
 export_model -o "$out/everyday.onnx" --int8 --calibration 64

@@ -8,13 +8,14 @@ use maskcast::commands::{Failure, class_weight};
 use maskcast::frame::{Label, Weight};
 
 use super::notes::print_notes;
+use super::regions::RegionLimits;
 use super::share::name_and_share;
 use crate::augment;
 use crate::data::{DataArgs, Dataset, LabelledImage, Pair};
 use crate::evaluate::confusion;
 use crate::export::{
-    CalibrationMethod, CallerError, ExportError, ExportRequest, GraphOptions, MAX_MIOU_LOSS, Precision, Rejection,
-    Target, WeightBits, export as write_onnx, float, verify,
+    CalibrationMethod, CallerError, ExportError, ExportRequest, GraphOptions, MAX_MIOU_LOSS, Precision,
+    RegionRejection, Rejection, Target, WeightBits, export as write_onnx, float, verify,
 };
 use crate::exported::ExportedModel;
 use crate::loader::{LoadError, pack};
@@ -63,6 +64,10 @@ pub struct ExportArgs {
     /// the validation images where it is lowest
     #[arg(long, value_name = "CLASS=SHARE", value_parser = name_and_share)]
     reject: Option<(String, f64)>,
+    /// Give regions this class if the network is not sure of them: those whose mean probability is below LIMIT, 0 to 1; after it,
+    /// other limits of single classes, as in `other=0.5,person=0.6`
+    #[arg(long, value_name = "CLASS=LIMIT[,...]")]
+    reject_regions: Option<RegionLimits>,
     /// How strongly the service draws classes, as in `sky=0.1,person=1`: factors of the opacity from 0 (not drawn) to 1
     /// [default: by the names of the classes]
     #[arg(long, value_delimiter = ',', value_name = "CLASS=WEIGHT", value_parser = class_weight)]
@@ -83,6 +88,8 @@ pub struct ExportPlan {
     pub coarse: bool,
     /// The class of rejected pixels, and their share of the pixels of the validation images.
     pub reject: Option<(String, f64)>,
+    /// The limits of regions.
+    pub reject_regions: Option<RegionLimits>,
     /// Weights of classes that replace those of the data set.
     pub overlay_weights: Vec<(String, Weight)>,
 }
@@ -98,6 +105,7 @@ impl Default for ExportPlan {
             confidence: false,
             coarse: false,
             reject: None,
+            reject_regions: None,
             overlay_weights: Vec::new(),
         }
     }
@@ -144,6 +152,7 @@ pub fn export(args: &ExportArgs) -> Result<(), Failure> {
         confidence: args.confidence,
         coarse: args.coarse,
         reject: args.reject.clone(),
+        reject_regions: args.reject_regions.clone(),
         overlay_weights: args.overlay_weights.clone(),
     };
     let shape = shape(&file, &dataset, &plan)?;
@@ -205,7 +214,14 @@ pub fn export_files(
     Ok(exported_files)
 }
 
-fn shape(file: &ModelFile, dataset: &Dataset, plan: &ExportPlan) -> Result<GraphOptions, Failure> {
+/// What the graph of a file computes.
+struct Shape {
+    graph: GraphOptions,
+    regions: Option<RegionRejection>,
+}
+
+fn shape(file: &ModelFile, dataset: &Dataset, plan: &ExportPlan) -> Result<Shape, Failure> {
+    let regions = plan.reject_regions.as_ref().map(|limits| limits.of(&file.description.labels)).transpose()?;
     let input = plan.input.unwrap_or(file.description.input);
     let shape = GraphOptions::new(input.width as i64, input.height as i64);
     let rejection = match &plan.reject {
@@ -220,7 +236,9 @@ fn shape(file: &ModelFile, dataset: &Dataset, plan: &ExportPlan) -> Result<Graph
             Some(Rejection { class, below })
         }
     };
-    Ok(GraphOptions { scores: true, confidence: plan.confidence, argmax_stride2: plan.coarse, rejection, ..shape })
+    let graph =
+        GraphOptions { scores: true, confidence: plan.confidence, argmax_stride2: plan.coarse, rejection, ..shape };
+    Ok(Shape { graph, regions })
 }
 
 /// The limit below which the largest logit is in this share of the pixels of the validation images.
@@ -250,7 +268,7 @@ fn image(dataset: &Dataset, pair: &Pair, size: Size) -> Result<LabelledImage, Ex
 }
 
 /// A class in the option `option` that the model does not have.
-fn unknown_class(option: &str, name: &str, model: &[Label]) -> Failure {
+pub(super) fn unknown_class(option: &str, name: &str, model: &[Label]) -> Failure {
     let known: Vec<&str> = model.iter().map(|label| label.name.as_str()).collect();
     let known = known.join(", ");
     Failure::usage(format!("{option}: the model has no class {name:?}; its classes are {known}"))
@@ -283,11 +301,11 @@ fn write_file(
     labels: &[Label],
     dataset: &Arc<Dataset>,
     path: &Path,
-    shape: &GraphOptions,
+    shape: &Shape,
     int8: Option<&ExportPlan>,
 ) -> Result<crate::export::Exported, ExportError> {
     let net = file.description.net()?;
-    let size = Size::new(shape.width as usize, shape.height as usize);
+    let size = Size::new(shape.graph.width as usize, shape.graph.height as usize);
     let image = |pair: &Pair| image(dataset, pair, size);
     let golden = dataset.val.first().or(dataset.train.first());
     let golden = image(golden.ok_or(ExportError::NoGoldenImage)?)?;
@@ -316,7 +334,8 @@ fn write_file(
         params: &file.params,
         labels,
         train: &file.description.train,
-        graph: *shape,
+        graph: shape.graph,
+        regions: shape.regions.as_ref(),
         precision,
         golden: &golden.rgb,
         calibration: &mut calibration.into_iter(),

@@ -17,6 +17,7 @@ mod label;
 mod leak;
 mod lr;
 mod notes;
+mod regions;
 mod share;
 mod weights;
 
@@ -60,6 +61,8 @@ pub enum Command {
     Label(Box<label::LabelArgs>),
     /// Export the model of a run as an ONNX file
     Export(export::ExportArgs),
+    /// Add the rejection of regions, as `export --reject-regions` does, to a model file that was exported before
+    Regions(regions::RegionsArgs),
     /// Train with several strategies and encoders, and compare the results
     Compare(Box<compare::CompareArgs>),
     /// Check data sets
@@ -86,6 +89,7 @@ pub fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Eval(args) => eval::eval(&args),
         Command::Label(args) => label::label(&args),
         Command::Export(args) => export::export(&args),
+        Command::Regions(args) => regions::regions(&args),
         Command::Compare(args) => compare::compare(*args),
         Command::Data(command) => data::data(&command),
         Command::Weights(command) => weights::weights(&command),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use maskcast::segment::ModelError;
 use maskcast::segment::golden::GoldenError;
 
+use super::regions::RegionsError;
 use super::verify::VerifyError;
 use crate::net::decoder::NetError;
 
@@ -37,6 +38,8 @@ pub enum ExportError {
     CalibrationShape { kind: tch::Kind, shape: Vec<i64>, width: i64, height: i64 },
     #[error("export: int8 needs calibration images, and there are none; pass training images, or export in float")]
     NoCalibration,
+    #[error("export: the rejection of regions: {0}")]
+    Regions(#[from] RegionsError),
     #[error("export: {0}")]
     Verify(#[from] VerifyError),
     #[error(

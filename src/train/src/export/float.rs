@@ -28,7 +28,7 @@ pub fn model(net: &Net, params: &Params, options: &GraphOptions) -> ModelProto {
         if index == small && options.scores {
             ops::scores(&mut b, options, &name, factor, 1, net.classes());
         }
-        names.push(if index == small { ops::rejected(&mut b, options, &name, 1, net.classes()) } else { name });
+        names.push(if index == small { ops::rejected(&mut b, options, &name, net.classes()) } else { name });
     }
     if decides_small {
         let half = ops::half_size(&mut b, &names[small], factor);

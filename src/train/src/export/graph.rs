@@ -22,6 +22,21 @@ pub struct GraphBuilder {
 }
 
 impl GraphBuilder {
+    /// Adds to a graph.
+    pub fn continued(graph: GraphProto) -> Self {
+        GraphBuilder { graph }
+    }
+
+    /// The graph, to be part of the model that it was taken from.
+    pub fn into_graph(self) -> GraphProto {
+        self.graph
+    }
+
+    /// The node that makes a value.
+    pub fn made_by(&self, value: &str) -> Option<&NodeProto> {
+        self.graph.node.iter().find(|node| node.output.iter().any(|output| output == value))
+    }
+
     /// Adds a node with one output. Returns the name of the output.
     pub fn node(
         &mut self,
@@ -55,8 +70,12 @@ impl GraphBuilder {
 
     /// Adds a vector of 32-bit integers.
     pub fn int32s(&mut self, name: impl Into<String>, values: &[i32]) -> String {
-        let dims = [values.len() as i64];
-        self.constant(name, &dims, TensorDataType::Int32, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+        self.shaped_int32s(name, &[values.len() as i64], values)
+    }
+
+    /// Adds 32-bit integers with the given shape.
+    pub fn shaped_int32s(&mut self, name: impl Into<String>, dims: &[i64], values: &[i32]) -> String {
+        self.constant(name, dims, TensorDataType::Int32, values.iter().flat_map(|value| value.to_le_bytes()).collect())
     }
 
     /// Adds a constant of signed bytes.
@@ -108,9 +127,17 @@ impl GraphBuilder {
 }
 
 impl ModelProto {
-    /// Adds an entry to the metadata.
+    /// Adds an entry to the metadata, or replaces it.
     pub fn put(&mut self, key: &str, value: impl Into<String>) {
-        self.metadata.push(StringStringEntryProto { key: key.into(), value: value.into() });
+        match self.metadata.iter_mut().find(|entry| entry.key == key) {
+            Some(entry) => entry.value = value.into(),
+            None => self.metadata.push(StringStringEntryProto { key: key.into(), value: value.into() }),
+        }
+    }
+
+    /// An entry of the metadata.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.metadata.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str())
     }
 
     /// The content of the ONNX file.

@@ -170,11 +170,11 @@ impl QdqWriter<'_> {
         } else if decides_small {
             let float = self.float(small);
             let half = ops::half_size(&mut self.b, &float, factor);
-            let half = ops::rejected(&mut self.b, options, &half, 1, self.net.classes());
+            let half = ops::rejected(&mut self.b, options, &half, self.net.classes());
             ops::mask(&mut self.b, options, &half, 1, true);
         } else {
             let logits = self.float(self.net.logits);
-            let logits = ops::rejected(&mut self.b, options, &logits, 1, self.net.classes());
+            let logits = ops::rejected(&mut self.b, options, &logits, self.net.classes());
             ops::mask(&mut self.b, options, &logits, 1, false);
         }
         if options.scores && self.target != Target::Cpu {
@@ -207,7 +207,8 @@ impl QdqWriter<'_> {
             let factor = ops::small_logits(self.net).1;
             ops::scores(&mut self.b, options, &logits, factor, 3, self.net.classes());
         }
-        logits = ops::rejected(&mut self.b, options, &logits, 3, self.net.classes());
+        let FeatureSize { channels, height, width } = self.sizes[small];
+        logits = ops::rejected_last(&mut self.b, options, &logits, [height, width, channels]);
         if factor > 1 {
             logits = ops::resize_last(&mut self.b, factor, &logits, "mask.enlarged");
         }

@@ -1,11 +1,12 @@
 //! Exports a trained network as an ONNX file for the service. The file is checked before it is written.
 //!
 //! ```text
-//! network ─▶ fold batch norms ─▶ float graph ─▶ compare with libtorch ─┬─────▶ metadata ─▶ load as the service ─▶ FILE
+//! network ─▶ fold batch norms ─▶ float graph ─▶ compare with libtorch ─┬─────▶ regions, metadata ─▶ load as the service ─▶ FILE
 //!                                                                      └─▶ int8 graph ─▶ compare mIoU ─┘
 //! ```
 
 mod error;
+mod existing;
 mod graph;
 mod ops;
 mod pixels;
@@ -16,6 +17,7 @@ pub mod fold;
 pub mod int8;
 pub mod proto;
 pub mod ranges;
+pub mod regions;
 pub mod verify;
 pub mod weights;
 
@@ -33,14 +35,19 @@ use maskcast::segment::onnx;
 use tch::Tensor;
 
 pub use error::{CallerError, ExportError, MAX_MIOU_LOSS};
+pub use existing::{ExistingError, ExistingModel};
 pub use int8::Target;
 pub use ops::{GraphOptions, Rejection};
 pub use ranges::CalibrationMethod;
+pub use regions::{RegionRejection, RegionsError};
 pub use verify::{Agreement, VerifyError};
 pub use weights::WeightBits;
 
 use crate::net::{Net, Op, Params};
 use proto::ModelProto;
+
+/// The metadata with the golden frame.
+const GOLDEN: &str = "maskcast.golden";
 
 /// The number format of an exported model.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,6 +69,8 @@ pub struct ExportRequest<'a> {
     pub train: &'a serde_json::Value,
     /// The size of the input and the outputs of the file.
     pub graph: GraphOptions,
+    /// Which regions are rejected. It needs the output `scores`.
+    pub regions: Option<&'a RegionRejection>,
     pub precision: Precision,
     /// The RGB image of the golden frame, bytes `[H, W, 3]` of the input size.
     pub golden: &'a [u8],
@@ -107,13 +116,14 @@ pub struct Int8Loss {
 /// # Errors
 /// The request is wrong, a check failed, or the file cannot be written. A file at the path is unchanged then.
 pub fn export(request: ExportRequest<'_>) -> Result<Exported, ExportError> {
-    let ExportRequest { net, params, labels, train, graph, precision, golden, calibration, evaluate, path } = request;
+    let ExportRequest { net, params, labels, train, graph, regions, precision, golden, calibration, evaluate, path } =
+        request;
     check(net, labels, &graph, golden)?;
     let image = Tensor::from_slice(golden).reshape([1, graph.height, graph.width, 3]);
     let params = params.to_device(tch::Device::Cpu);
     let (folded, folded_params) = fold::fold(net, &params);
 
-    // A class decision at half the size and a rejection change the mask on purpose.
+    // A class decision at half the size and a rejection change the mask on purpose; that of regions is added below.
     let full_size = GraphOptions { logits: true, argmax_stride2: false, rejection: None, ..graph };
     let compared = float::model(&folded, &folded_params, &full_size);
     let agreement = verify::same(&compared.to_bytes(), net, &params, &image)?;
@@ -123,7 +133,12 @@ pub fn export(request: ExportRequest<'_>) -> Result<Exported, ExportError> {
         "the exported graph agrees with the trained network"
     );
 
-    let describe = |model: ModelProto| with_metadata(model, labels, train, &graph, golden, &image);
+    let describe = |mut model: ModelProto| {
+        if let Some(regions) = regions {
+            regions::add(&mut model, regions)?;
+        }
+        with_metadata(model, labels, train, &graph, golden, &image)
+    };
     let float = float::model(&folded, &folded_params, &graph);
     let Precision::Int8 { target, weights, calibration: method } = precision else {
         let (bytes, _) = describe(float)?;
@@ -227,8 +242,15 @@ fn with_metadata(
     model.put("maskcast.version", env!("CARGO_PKG_VERSION"));
     model.put("maskcast.labels", serde_json::Value::Array(labels).to_string());
     model.put("maskcast.train", train.to_string());
-    model.put("maskcast.golden", golden.to_json()?);
+    model.put(GOLDEN, golden.to_json()?);
     Ok((model.to_bytes(), mask))
+}
+
+/// Loads a file as the service does, including the check of the golden frame.
+fn loaded(path: &Path) -> Result<onnx::Model, ExportError> {
+    let mut config = ModelConfig::with_path(path);
+    config.providers = vec![Provider::Cpu];
+    onnx::Model::load(&config, 0).map_err(|error| ExportError::Load(error.into()))
 }
 
 /// A model file that has not replaced the one at its path yet.
@@ -254,9 +276,7 @@ impl TemporaryModel {
 
     /// Loads the file as the service does, including the check of the golden frame.
     fn load(&self) -> Result<(), ExportError> {
-        let mut config = ModelConfig::with_path(self.path());
-        config.providers = vec![Provider::Cpu];
-        onnx::Model::load(&config, 0).map(|_| ()).map_err(|error| ExportError::Load(error.into()))
+        loaded(self.path()).map(|_| ())
     }
 
     /// Replaces the file at the path. Returns the size in bytes.

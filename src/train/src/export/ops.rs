@@ -12,6 +12,8 @@ pub const MASK: &str = "mask";
 pub const CONFIDENCE: &str = "confidence";
 /// The optional output with the logits before they are enlarged, as the service reads it.
 pub use maskcast::segment::contract::SCORES;
+/// The value with the logits after the rejection of pixels.
+pub const REJECTED: &str = "logits.rejected";
 /// The optional output for the comparison with libtorch.
 pub const LOGITS: &str = "logits";
 
@@ -25,6 +27,15 @@ pub struct Rejection {
     pub class: usize,
     /// Pixels whose logits are all below this get the class.
     pub below: f32,
+}
+
+impl Rejection {
+    /// The least logit of each class.
+    fn limits(&self, classes: i64) -> Vec<f32> {
+        let mut limits = vec![f32::MIN; classes as usize];
+        limits[self.class] = self.below;
+        limits
+    }
 }
 
 /// The size of the input and the outputs of an exported graph.
@@ -166,16 +177,33 @@ pub fn half_size(b: &mut GraphBuilder, small: &str, factor: i64) -> String {
     }
 }
 
-/// Raises the logit of the class for rejected pixels to its limit, so that it is the largest where all others are lower. The classes
-/// of `logits` are along `axis`, 1 or 3.
-pub fn rejected(b: &mut GraphBuilder, options: &GraphOptions, logits: &str, axis: usize, classes: i64) -> String {
-    let Some(Rejection { class, below }) = options.rejection else { return logits.to_owned() };
-    let mut limits = vec![f32::MIN; classes as usize];
-    limits[class] = below;
-    let mut shape = [1; 4];
-    shape[axis] = classes;
-    let limits = b.floats("rejection.limits", &shape, &limits);
-    b.node("Max", &[logits, &limits], "logits.rejected", Vec::new())
+/// Raises the logit of the class for rejected pixels to its limit, so that it is the largest where all others are lower. The logits are
+/// `[N, classes, h, w]`.
+pub fn rejected(b: &mut GraphBuilder, options: &GraphOptions, logits: &str, classes: i64) -> String {
+    let Some(rejection) = options.rejection else { return logits.to_owned() };
+    let limits = b.floats("rejection.limits", &[1, classes, 1, 1], &rejection.limits(classes));
+    b.node("Max", &[logits, &limits], REJECTED, Vec::new())
+}
+
+/// The same for logits `[N, h, w, classes]` of the size `[h, w, classes]`.
+pub fn rejected_last(b: &mut GraphBuilder, options: &GraphOptions, logits: &str, size: [i64; 3]) -> String {
+    match options.rejection {
+        Some(rejection) => raised(b, logits, size, &rejection.limits(size[2])),
+        None => logits.to_owned(),
+    }
+}
+
+/// The larger one of each logit and the limit of its class, for logits `[N, h, w, classes]` of the size `[h, w, classes]`.
+///
+/// A row of pixels is one axis: ONNX Runtime is slow with a broadcast along a short axis. `[1, 144, 256, 16]` takes 0.36 instead of
+/// 0.78 ms.
+pub fn raised(b: &mut GraphBuilder, logits: &str, [height, width, classes]: [i64; 3], limits: &[f32]) -> String {
+    let rows = b.int64s("rejection.rows", &[-1, height, width * classes]);
+    let rows = b.node("Reshape", &[logits, &rows], "rejection.logits", Vec::new());
+    let limits = b.floats("rejection.limits", &[width * classes], &limits.repeat(width as usize));
+    let rows = b.node("Max", &[&rows, &limits], "rejection.raised", Vec::new());
+    let size = b.int64s("rejection.size", &[-1, height, width, classes]);
+    b.node("Reshape", &[&rows, &size], REJECTED, Vec::new())
 }
 
 /// Adds the output `mask`, made of logits with the classes along `axis`. The logits have the size of the image, or half of it

@@ -11,6 +11,8 @@ use crate::net::decoder::Decoder;
 use crate::net::{Conv, NetBuilder, Normalise, Order, Padding};
 use crate::random;
 
+mod regions;
+
 /// Waves with noise, bytes `[n, height, width, 3]`.
 fn images(n: i64, height: i64, width: i64, seed: u64) -> Tensor {
     let mut rng = random::generator(seed, &[n, height, width].map(|side| side as u64));
@@ -304,6 +306,7 @@ fn export_to(
         labels: &labels(label_count),
         train: &serde_json::json!({"epochs": 3}),
         graph: GraphOptions::new(64, 48),
+        regions: None,
         precision,
         golden: &golden,
         calibration: &mut (0..3).map(|seed| images(1, 48, 64, seed)),
