@@ -257,6 +257,7 @@ fn measure(clip: &Path, name: &str, bits: Option<f64>, model: &Arc<Model>, argum
     };
     let parts = StreamParts {
         source: Box::new(GstSource::new(config.source.clone())),
+        model_share: Arc::default(),
         overlay_state: Arc::new(OverlayState::new(config.overlay.clone())),
         config,
         pace: Pace::Live,

@@ -126,6 +126,7 @@ pub struct Status {
     /// The number of earlier runs of the stream whose threads hang.
     hung: AtomicUsize,
     rate: Mutex<PublishRate>,
+    mask_rate: Mutex<PublishRate>,
 }
 
 impl Status {
@@ -157,6 +158,7 @@ impl Status {
             overlay_beat: Mutex::new(Instant::now()),
             hung: AtomicUsize::new(0),
             rate: Mutex::default(),
+            mask_rate: Mutex::default(),
         }
     }
 
@@ -333,6 +335,16 @@ impl Status {
         let latency = now.saturating_duration_since(captured_at);
         self.latency.record(Elapsed { wall: latency, cpu: Duration::ZERO });
         self.rate.lock().record_latency(now, latency);
+    }
+
+    /// Counts a mask that the model has made.
+    pub fn count_mask(&self) {
+        self.mask_rate.lock().count_published(Instant::now());
+    }
+
+    /// Masks a second, over the last two seconds; 0 with fewer than two masks.
+    pub fn mask_rate(&self) -> f64 {
+        self.mask_rate.lock().rate(Instant::now()).0
     }
 
     /// Published frames per second and their median delay, over the last two seconds.

@@ -84,6 +84,7 @@ pub fn run(job: SegmentJob<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) 
         pace: Pace::File,
         output: Box::new(file),
         status: Arc::clone(&status),
+        model_share: Arc::default(),
         overlay_state,
         zones: Arc::default(),
         mask_sinks: std::iter::once(counter).chain(on_mask).collect(),

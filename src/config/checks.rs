@@ -7,8 +7,8 @@ use serde_json::Value as Json;
 use super::schema::{Object, text};
 use super::value::Value;
 use super::{
-    credentials, duration, encode, mqtt, overlay, path, push, record, server, sink_key, source, stream, webhook,
-    webrtc, zone,
+    credentials, duration, encode, mask_rate, mqtt, overlay, path, push, record, server, sink_key, source, stream,
+    webhook, webrtc, zone,
 };
 
 /// Reads a value. Returns the form that serde reads, or `None` after reporting an error.
@@ -29,6 +29,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("host-address", |value, _| webrtc::read_host_address(value)),
     ("host-name", |value, _| server::read_host_name(value)),
     ("legend", |value, _| overlay::read_legend(value)),
+    ("mask-rate", |value, _| mask_rate::read_mask_rate(value)),
     ("network", |value, _| server::read_network(value)),
     ("output-file", |value, _| value.file_to_write().map(|path| path::to_json(&path))),
     ("password-file", |value, _| credentials::read_password_file(value)),

@@ -64,6 +64,7 @@ fn value(key: &Object) -> String {
         Some("folder") => "folder",
         Some("socket-address") => "IP address and port",
         Some("zone") => "array of points",
+        Some("mask-rate") => "`\"auto\"` or number",
         _ => match key.get("type").and_then(Json::as_str) {
             Some("boolean") => "`true` or `false`",
             Some("integer") => "integer",

@@ -11,6 +11,7 @@ use super::credentials::{PasswordAlone, combine};
 use super::document::Section;
 use super::duration::DurationText;
 use super::encode::EncodeConfig;
+use super::mask_rate::MaskRate;
 use super::overlay::OverlayConfig;
 use super::push::{self, PushConfig};
 use super::record::RecordConfig;
@@ -50,7 +51,15 @@ pub struct StreamConfig {
     /// Which mask is drawn on which frame.
     #[schemars(extend("x-default" = "`full-rate`; `matched` for a file with `speed = \"max\"`"))]
     pub show: Show,
-    /// With `show = "full-rate"`: the maximum age of a mask. An older mask is not drawn, and the state of the stream is
+    /// With `show = "full-rate"`: how many masks a second the model makes; the video keeps its rate. `auto`: as many as the share of
+    /// the stream in the time of the model allows, at most one for each frame. A number: at most so many.
+    #[schemars(extend("x-applies" = "next-frame"))]
+    pub mask_rate: MaskRate,
+    /// Share of the stream in the time of the model when it cannot make all masks: a stream with 2 gets twice as many masks as one
+    /// with 1.
+    #[schemars(range(min = 1, max = 100), extend("x-applies" = "next-frame", "x-help" = "1 to 100; 2 is twice the share of 1"))]
+    pub priority: u32,
+    /// With `show = "full-rate"`: the maximum age of a mask, after the time between two masks by `mask_rate`. An older mask is not drawn, and the state of the stream is
     /// `stale`. With `show = "matched"` and a live source: how long a frame waits for its mask.
     #[serde(with = "super::duration")]
     #[schemars(with = "DurationText", extend("x-least" = "50ms", "x-most" = "1m"))]
@@ -100,12 +109,13 @@ pub struct StreamConfig {
 }
 
 impl StreamConfig {
-    /// Whether `other` differs only in what applies to the next frame of a running stream: overlay, zones, and rules whose
-    /// events are not recorded.
+    /// Whether `other` differs only in what applies to the next frame of a running stream: overlay, mask rate, priority, zones, and
+    /// rules whose events are not recorded.
     pub fn differs_without_restart(&self, other: &StreamConfig) -> bool {
         let (overlay, zones, rules) = (other.overlay.clone(), other.zones.clone(), other.rules.clone());
+        let (mask_rate, priority) = (other.mask_rate, other.priority);
         self != other
-            && *other == StreamConfig { overlay, zones, rules, ..self.clone() }
+            && *other == StreamConfig { overlay, mask_rate, priority, zones, rules, ..self.clone() }
             && self.recorded_rules().eq(other.recorded_rules())
     }
 
@@ -136,6 +146,10 @@ impl StreamConfig {
                 section.fail("show", "\"full-rate\" is not possible with [stream.redact]", help);
             }
         }
+        if self.show == Show::Matched && self.mask_rate != MaskRate::Auto {
+            let help = Some("remove mask_rate, or write show = \"full-rate\"");
+            section.fail("mask_rate", "a stream with show = \"matched\" publishes each frame with its own mask", help);
+        }
         let records_a_rule = self.rules.iter().any(|rule| rule.record);
         if let Some(record) = &mut self.record {
             record.apply_dependent_defaults(records_a_rule, &section.section("record"));
@@ -161,6 +175,8 @@ pub fn defaults_stream(name: &str, source: SourceSpec) -> StreamConfig {
         name: name.to_owned(),
         show: default_show(&source),
         source,
+        mask_rate: MaskRate::Auto,
+        priority: 1,
         max_mask_age: Duration::from_secs(1),
         max_latency: Duration::from_secs(1),
         silence_timeout: Duration::from_secs(3),

@@ -66,6 +66,10 @@ impl<'a> Value<'a> {
         self.value.is_array()
     }
 
+    pub(super) fn is_string(&self) -> bool {
+        matches!(self.value, DeValue::String(_))
+    }
+
     pub(super) fn is_boolean(&self) -> bool {
         matches!(self.value, DeValue::Boolean(_))
     }

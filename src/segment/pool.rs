@@ -3,7 +3,8 @@
 //!
 //! Each stream has an [`InferenceQueue`], a bounded queue of [`Request`]s. A worker waits on all queues at once. With the
 //! first frame it takes the frames that wait in the other queues, up to `max_batch`, so that a GPU gets one large run instead
-//! of many small ones. A worker that panics or fails loses its batch and gets a new segmenter; the failure is counted.
+//! of many small ones. Queues are served in the order of their shares ([`ModelShare`]); one whose stream has had its masks for
+//! now (`mask_rate`) is not served before its next mask is due. A worker that panics or fails loses its batch and gets a new segmenter; the failure is counted.
 //!
 //! A worker never waits for one queue alone: while the overlay of a stream has no room for another frame (a file at full
 //! speed with a slow output), workers skip its queue and serve the others. When an overlay has ended, for example because the
@@ -23,10 +24,12 @@ use parking_lot::Mutex;
 use super::SegmentError;
 
 mod inference_queue;
+mod share;
 mod shared;
 mod worker;
 
 pub use inference_queue::{InferenceOutput, InferenceQueue, Matched, NoMask, Request};
+pub use share::ModelShare;
 pub use shared::{Factory, ModelBanner, PoolStats};
 
 use shared::{SharedPool, WorkerActivity, WorkerTask};

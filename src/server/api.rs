@@ -53,6 +53,10 @@ pub(super) struct StreamReport {
     in_flight: u64,
     /// Published frames per second, mean of the last two seconds.
     fps: f64,
+    /// Masks that the model made of the stream per second, mean of the last two seconds.
+    masks_per_second: f64,
+    /// Age of the newest mask in milliseconds, since its frame was captured; null without a current mask.
+    mask_age_ms: Option<f64>,
     /// Time from capture to publication in milliseconds, median of the last two seconds; null if no frame was published.
     latency_ms: Option<f64>,
     /// The H.264 encode; null while no viewer, recording or push needs it.
@@ -326,6 +330,8 @@ fn report(stream: &StreamView, view: &ServiceView, rtsp: &str) -> StreamReport {
         dropped_by_reason: counts.reasons().map(|(reason, count)| (reason.name(), count)).collect(),
         in_flight: counts.in_flight,
         fps: tenths(fps),
+        masks_per_second: tenths(status.mask_rate()),
+        mask_age_ms: stream.overlay_state.mask().map(|mask| tenths(mask.captured_at.elapsed().as_secs_f64() * 1e3)),
         latency_ms: latency.map(|latency| tenths(latency.as_secs_f64() * 1e3)),
         h264: status.encode.running().map(|encode| encode_report(&encode)),
         since: format!("{:.3}", condition.since),

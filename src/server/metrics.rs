@@ -126,6 +126,8 @@ fn conditions(streams: &[Arc<StreamView>], out: &mut Families) {
     out.gauges("maskcast_stream_state", "1 for the state that the stream is in, 0 for the others.", states);
     let rates = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.rate().0));
     out.gauges("maskcast_stream_fps", "Published frames a second, over the last two seconds.", rates);
+    let rates = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.mask_rate()));
+    out.gauges("maskcast_stream_masks_per_second", "Masks a second, over the last two seconds.", rates);
     let bytes = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.encode.bytes() as f64));
     out.counters("maskcast_encoded_bytes_total", "Bytes of H.264 that were encoded. Sinks share one encode.", bytes);
     let limits = streams.iter().filter_map(|stream| {

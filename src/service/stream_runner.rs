@@ -174,6 +174,7 @@ impl StreamRunner {
             output: Box::new(if blocking { output.blocking() } else { output }),
             status,
             overlay_state: Arc::clone(&self.view.overlay_state),
+            model_share: Arc::clone(&self.view.model_share),
             zones: Arc::clone(&self.view.zones),
             mask_sinks: self.mask_sinks(pace)?,
         };
@@ -298,10 +299,11 @@ impl StreamRunner {
         }
     }
 
-    /// Applies what does not need a restart: overlay, zones and rules, from the next frame on.
+    /// Applies what does not need a restart: overlay, mask rate, priority, zones and rules, from the next frame on.
     pub fn adjust(&mut self, config: &StreamConfig) {
         self.config = config.clone();
         self.view.overlay_state.set_overlay(config.overlay.clone());
+        self.view.model_share.set(config.mask_rate, config.priority);
         self.view = Arc::new(StreamView { config: config.clone(), ..StreamView::clone(&self.view) });
         self.view.configure_rules();
     }

@@ -16,7 +16,7 @@ use crate::capture::Source;
 use crate::config::{Show, StreamConfig};
 use crate::frame::Frame;
 use crate::publish::Output;
-use crate::segment::pool::{InferenceOutput, InferenceQueue, Matched, Pool};
+use crate::segment::pool::{InferenceOutput, InferenceQueue, Matched, ModelShare, Pool};
 use crate::sink::MaskSink;
 use crate::zones::ZoneState;
 
@@ -45,6 +45,8 @@ pub struct StreamParts {
     pub source: Box<dyn Source>,
     pub output: Box<dyn Output>,
     pub status: Arc<Status>,
+    /// Has the mask rate and the priority of `config` at first.
+    pub model_share: Arc<ModelShare>,
     /// Has the overlay settings of `config` at first.
     pub overlay_state: Arc<OverlayState>,
     /// The zones in which masks are measured.
@@ -73,7 +75,7 @@ impl Stream {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(parts: StreamParts, pool: &Pool) -> Result<Stream, StreamError> {
-        let StreamParts { config, pace, source, output, status, overlay_state, zones, mask_sinks } = parts;
+        let StreamParts { config, pace, source, output, status, model_share, overlay_state, zones, mask_sinks } = parts;
         let stop = Stop::default();
         let in_flight = pool.in_flight();
         let (downstream, overlay_input) = match (config.show, pace) {
@@ -82,7 +84,12 @@ impl Stream {
                 // The queue of a file keeps every worker busy; that of a live stream holds the newest frame only.
                 let (requests, waiting) = queue(if pace == Pace::Live { 1 } else { in_flight }, when_full);
                 let (drawn, matched_frames) = queue::<Matched>(in_flight, when_full);
-                pool.add(InferenceQueue::new(Arc::clone(&status), waiting, InferenceOutput::Matched(drawn)));
+                pool.add(InferenceQueue::new(
+                    Arc::clone(&status),
+                    waiting,
+                    Arc::clone(&model_share),
+                    InferenceOutput::Matched(drawn),
+                ));
                 (supervisor::Downstream::Matched { requests }, overlay_stage::OverlayInput::Matched(matched_frames))
             }
             (Show::FullRate, pace) => {
@@ -90,7 +97,12 @@ impl Stream {
                 let (requests, waiting) = queue(1, WhenFull::DropOldest);
                 let (masks, newest) = queue(MASKS, WhenFull::DropOldest);
                 let (frames, overlay_frames) = queue::<(Frame, LedgerEntry)>(OVERLAY_FRAMES, when_full);
-                pool.add(InferenceQueue::new(Arc::clone(&status), waiting, InferenceOutput::Newest(masks)));
+                pool.add(InferenceQueue::new(
+                    Arc::clone(&status),
+                    waiting,
+                    Arc::clone(&model_share),
+                    InferenceOutput::Newest(masks),
+                ));
                 (
                     supervisor::Downstream::FullRate { requests, frames },
                     overlay_stage::OverlayInput::FullRate { frames: overlay_frames, masks: newest },
@@ -102,6 +114,7 @@ impl Stream {
         let stage = overlay_stage::OverlayStage::new(
             &config,
             overlay_state,
+            model_share,
             pool.banner(),
             output,
             Arc::clone(&status),

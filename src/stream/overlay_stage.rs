@@ -24,7 +24,7 @@ use crate::overlay::{OutputImage, Overlay};
 use crate::publish::{CaptureTime, Output, PublishOutcome};
 use crate::redact::Clearance;
 use crate::segment::SegmentError;
-use crate::segment::pool::{Matched, ModelBanner, NoMask};
+use crate::segment::pool::{Matched, ModelBanner, ModelShare, NoMask};
 use crate::steady::Steady;
 
 /// How often viewers of an offline source get a frame that says so. Players need a few frames before they show the first.
@@ -52,6 +52,7 @@ pub enum OverlayInput {
 /// The overlay stage of one stream.
 pub struct OverlayStage {
     overlay_state: Arc<OverlayState>,
+    model_share: Arc<ModelShare>,
     /// The settings of `overlay`.
     settings: Arc<OverlayConfig>,
     max_mask_age: Duration,
@@ -84,6 +85,7 @@ impl OverlayStage {
     pub fn new(
         config: &StreamConfig,
         overlay_state: Arc<OverlayState>,
+        model_share: Arc<ModelShare>,
         banner: Arc<ModelBanner>,
         output: Box<dyn Output>,
         status: Arc<Status>,
@@ -96,6 +98,7 @@ impl OverlayStage {
             overlay: Overlay::ignoring_unknown_labels(&settings, &labels),
             clearance: Clearance::of(config.redact.as_ref()),
             overlay_state,
+            model_share,
             settings,
             max_mask_age: config.max_mask_age,
             max_latency: config.max_latency,
@@ -225,9 +228,9 @@ impl OverlayStage {
         let started = *self.started.get_or_insert(frame.captured_at);
         let since = self.mask.as_ref().map_or(started, |mask| mask.captured_at);
         let age = frame.captured_at.saturating_duration_since(since);
-        if age > self.max_mask_age {
+        if age > self.longest_age() {
             let badge = format!("STALE {:.1} s", age.as_secs_f64());
-            let reason = format!("the newest mask is older than {:?}", self.max_mask_age);
+            let reason = format!("the newest mask is older than {:?}", self.longest_age());
             return self.show(&frame, entry, &DrawnOverlay::stale(None, badge, reason));
         }
         // Taken out for the time of the call, which wants all of `self`. None: the first mask is still being made.
@@ -235,6 +238,11 @@ impl OverlayStage {
         let result = self.show(&frame, entry, &DrawnOverlay::live(mask.as_deref()));
         self.mask = mask;
         result
+    }
+
+    /// `full-rate`: how old a mask may be. With a limit of the mask rate, the newest one is that much older before the next comes.
+    fn longest_age(&self) -> Duration {
+        self.max_mask_age + self.model_share.interval()
     }
 
     /// A frame without a mask, because there is no model yet. A stream that was not live before is still starting.
@@ -296,7 +304,7 @@ impl OverlayStage {
         let paused = self
             .last
             .as_ref()
-            .is_some_and(|last| frame.captured_at.saturating_duration_since(last.captured_at) > self.max_mask_age);
+            .is_some_and(|last| frame.captured_at.saturating_duration_since(last.captured_at) > self.longest_age());
         let deadline = frame.captured_at + self.max_mask_age;
         while paused && self.mask.as_ref().is_some_and(|mask| mask.seq < frame.seq) {
             let Ok(mask) = self.wait_for(masks, Some(deadline)) else { break };

@@ -30,7 +30,7 @@ use crate::history::{History, HistoryStream, StreamMinutes};
 use crate::publish::outputs::StreamOutputs;
 use crate::publish::recording::Archive;
 use crate::segment::placement::Placement;
-use crate::segment::pool::PoolStats;
+use crate::segment::pool::{ModelShare, PoolStats};
 use crate::segment::unlabelled::Unlabelled;
 use crate::sink::MaskFeed;
 use crate::stream::overlay_state::OverlayState;
@@ -65,6 +65,8 @@ pub struct StreamView {
     pub recordings: Option<Arc<Archive>>,
     /// Its newest mask.
     pub overlay_state: Arc<OverlayState>,
+    /// Its share in the time of the model.
+    pub model_share: Arc<ModelShare>,
     /// Its masks, for API clients.
     pub masks: Arc<MaskFeed>,
     /// Its shares minute by minute, for the history.
@@ -337,6 +339,7 @@ impl StreamView {
             outputs,
             recordings,
             overlay_state: Arc::new(OverlayState::new(config.overlay.clone())),
+            model_share: Arc::new(ModelShare::new(config.mask_rate, config.priority)),
             masks: Arc::default(),
             minutes: Arc::new(StreamMinutes::new(&config.name)),
             events: Arc::new(StreamEvents::new(&config.name, Arc::clone(hub), Arc::clone(&zones))),

@@ -350,6 +350,7 @@ pub fn start_with_sinks(
         source: Box::new(source),
         output: Box::new(output),
         status: Arc::clone(&status),
+        model_share: Arc::default(),
         overlay_state,
         zones: Arc::default(),
         mask_sinks,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Select, Sender};
 use parking_lot::{Mutex, MutexGuard};
 
+use super::share::ModelShare;
 use crate::base::ledger::LedgerEntry;
 use crate::base::queue;
 use crate::base::status::Status;
@@ -48,6 +49,8 @@ pub enum InferenceOutput {
 pub struct InferenceQueue {
     pub status: Arc<Status>,
     pub requests: Receiver<Request>,
+    /// Its share in the time of the model.
+    pub share: Arc<ModelShare>,
     /// Locked while a request is taken and its frame is sent to the overlay, so that several workers keep frames in order. Not
     /// locked while a thread waits.
     output: Mutex<InferenceOutput>,
@@ -56,12 +59,17 @@ pub struct InferenceQueue {
 }
 
 impl InferenceQueue {
-    pub fn new(status: Arc<Status>, requests: Receiver<Request>, output: InferenceOutput) -> Self {
+    pub fn new(
+        status: Arc<Status>,
+        requests: Receiver<Request>,
+        share: Arc<ModelShare>,
+        output: InferenceOutput,
+    ) -> Self {
         let overlay_queue = match &output {
             InferenceOutput::Matched(overlay) => overlay.blocking_half(),
             InferenceOutput::Newest(_) => None,
         };
-        InferenceQueue { status, requests, output: Mutex::new(output), overlay: overlay_queue }
+        InferenceQueue { status, requests, share, output: Mutex::new(output), overlay: overlay_queue }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, InferenceOutput> {

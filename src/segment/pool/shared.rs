@@ -16,6 +16,8 @@ pub type Factory = dyn Fn() -> Result<Box<dyn Segmenter>, SegmentError> + Send +
 #[derive(Default)]
 pub(super) struct SharedPool {
     pub queues: Mutex<Vec<Arc<InferenceQueue>>>,
+    /// The clock of the pool, by which it chooses the next stream ([`super::share`]).
+    pub clock: Mutex<f64>,
     pub stats: Arc<PoolStats>,
     pub banner: Arc<ModelBanner>,
 }

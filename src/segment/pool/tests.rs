@@ -66,7 +66,8 @@ fn matched_queue(
     let status = Arc::new(Status::new("test"));
     let (sender, waiting) = queue(requests, when_full);
     let (frames, overlay) = queue(room, when_full);
-    let inference_queue = InferenceQueue::new(Arc::clone(&status), waiting, InferenceOutput::Matched(frames));
+    let inference_queue =
+        InferenceQueue::new(Arc::clone(&status), waiting, Arc::default(), InferenceOutput::Matched(frames));
     (status, sender, inference_queue, overlay)
 }
 

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, Sender, bounded};
 
@@ -78,13 +78,21 @@ impl Worker {
 
     /// Waits for frames. `None` when the pool stops; an empty batch when the queues have changed.
     fn next_batch(&mut self) -> Option<Vec<MaskJob>> {
-        let queues: Vec<Arc<InferenceQueue>> = self.shared.queues.lock().clone();
+        let all: Vec<Arc<InferenceQueue>> = self.shared.queues.lock().clone();
+        let now = Instant::now();
+        let (queues, later): (Vec<_>, Vec<_>) = all.into_iter().partition(|queue| queue.share.due_after(now).is_none());
         let mut select = Select::new();
         queues.iter().for_each(|queue| queue.register_in(&mut select));
         let woken = select.recv(&self.woken);
         let stopped = select.recv(&self.stopped);
-        // Selects at random among several ready queues, so that no queue starves.
-        let ready = select.ready();
+        let ready = match later.iter().filter_map(|queue| queue.share.due_after(now)).min() {
+            None => select.ready(),
+            // The set of queues changes when the next mask of a stream is due.
+            Some(due) => match select.ready_deadline(due) {
+                Ok(ready) => ready,
+                Err(_) => return Some(Vec::new()),
+            },
+        };
         if ready == stopped {
             return None;
         }
@@ -93,24 +101,27 @@ impl Worker {
             return Some(Vec::new());
         }
         let mut batch = Vec::new();
-        let count = queues.len();
-        // The ready queue first, then the others in turn, then all again until the batch is full.
         let mut misses = 0;
-        for n in (ready..).take(count * self.max_batch) {
-            let queue = &queues[n % count];
-            match take(queue) {
-                TakenJob::Job(job) => {
-                    misses = 0;
-                    batch.push(*job);
+        while batch.len() < self.max_batch && misses < queues.len() {
+            // By the shares of the streams: each mask changes their order.
+            let mut clock = self.shared.clock.lock();
+            let mut turns: Vec<(f64, &Arc<InferenceQueue>)> =
+                queues.iter().map(|queue| (queue.share.clock(*clock), queue)).collect();
+            turns.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+            misses = 0;
+            for (_, queue) in turns {
+                match take(queue) {
+                    TakenJob::Job(job) => {
+                        queue.share.advance(Instant::now(), &mut clock);
+                        batch.push(*job);
+                        break;
+                    }
+                    TakenJob::Nothing => misses += 1,
+                    TakenJob::Closed => {
+                        misses += 1;
+                        self.shared.queues.lock().retain(|other| !Arc::ptr_eq(other, queue));
+                    }
                 }
-                TakenJob::Nothing => misses += 1,
-                TakenJob::Closed => {
-                    misses += 1;
-                    self.shared.queues.lock().retain(|other| !Arc::ptr_eq(other, queue));
-                }
-            }
-            if batch.len() == self.max_batch || misses == count {
-                break;
             }
         }
         Some(batch)
@@ -135,6 +146,7 @@ impl Worker {
                 for (job, mask) in batch.into_iter().zip(segmented.masks) {
                     job.queue.status.stage(Stage::Preprocess).record(preprocess);
                     job.queue.status.stage(Stage::Segment).record(run);
+                    job.queue.status.count_mask();
                     deliver(job, Ok(mask));
                 }
             }

@@ -113,6 +113,12 @@ function redaction({ redaction: hidden, published }) {
   return [`${hidden.classes.join(", ")} (${hidden.style})`, frames];
 }
 
+/** Masks a second, and the tooltip. */
+function masks({ masks_per_second: rate, mask_age_ms: age, config }) {
+  const limit = config.mask_rate === "auto" ? "at most one for each frame" : `at most ${config.mask_rate} a second (mask_rate)`;
+  return [age === null ? "–" : `${rate.toFixed(1)} a second, ${age.toFixed(0)} ms old`, `Masks that the model makes: ${limit}`];
+}
+
 /** Rows of term, value and tooltip. */
 function facts(report, player) {
   const { viewers } = report;
@@ -121,6 +127,7 @@ function facts(report, player) {
   return [
     ["State", `${words(report.state)} since ${moment(report.since)}`],
     ["Rate", isAway(report.state) ? "–" : `${report.fps.toFixed(1)} fps`],
+    ["Masks", ...masks(report)],
     ["Delay", report.latency_ms === null ? "–" : `${report.latency_ms.toFixed(0)} ms`, "Median time from capture to publication"],
     ["Size", report.width === null ? "–" : `${report.width}×${report.height}`],
     ["Video", video(report.h264), report.h264 ? rateControl(report.h264) : "No viewer, recording or push needs H.264"],
