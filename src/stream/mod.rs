@@ -82,7 +82,8 @@ impl Stream {
                 // The queue of a file keeps every worker busy; that of a live stream holds the newest frame only.
                 let (requests, waiting) = queue(if pace == Pace::Live { 1 } else { in_flight }, when_full);
                 let (drawn, matched_frames) = queue::<Matched>(in_flight, when_full);
-                pool.add(InferenceQueue::new(Arc::clone(&status), waiting, InferenceOutput::Matched(drawn)));
+                let output = InferenceOutput::Matched(drawn);
+                pool.add(InferenceQueue::new(Arc::clone(&status), waiting, output, stop.clone()));
                 (supervisor::Downstream::Matched { requests }, overlay_stage::OverlayInput::Matched(matched_frames))
             }
             (Show::FullRate, pace) => {
@@ -90,7 +91,8 @@ impl Stream {
                 let (requests, waiting) = queue(1, WhenFull::DropOldest);
                 let (masks, newest) = queue(MASKS, WhenFull::DropOldest);
                 let (frames, overlay_frames) = queue::<(Frame, LedgerEntry)>(OVERLAY_FRAMES, when_full);
-                pool.add(InferenceQueue::new(Arc::clone(&status), waiting, InferenceOutput::Newest(masks)));
+                let output = InferenceOutput::Newest(masks);
+                pool.add(InferenceQueue::new(Arc::clone(&status), waiting, output, stop.clone()));
                 (
                     supervisor::Downstream::FullRate { requests, frames },
                     overlay_stage::OverlayInput::FullRate { frames: overlay_frames, masks: newest },
