@@ -72,9 +72,9 @@ pub fn end(service: Service) -> String {
     log
 }
 
-/// The recordings of a stream in the folder `rec`, by their names.
-pub fn recordings(folder: &Path, stream: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder.join("rec")).unwrap().map(|entry| entry.unwrap().path());
+/// The files of a stream in a folder, by their names.
+pub fn files(folder: &Path, stream: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let is_of_stream = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(&format!("{stream}-"));
     let mut files: Vec<PathBuf> = entries.filter(is_of_stream).collect();
     files.sort();

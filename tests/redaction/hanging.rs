@@ -8,7 +8,7 @@ use crate::capture::{Capture, of_files};
 use crate::common::clip::ffmpeg;
 use crate::common::program::{run, until};
 use crate::common::service::{Service, account};
-use crate::fixture::{clip, end, folder, gate_and_open, open, recordings, redacted, reload, start};
+use crate::fixture::{clip, end, files, folder, gate_and_open, open, redacted, reload, start};
 use crate::models::Kind;
 use crate::paint::{FPS, HEIGHT, WIDTH, write_only_poison, write_walk};
 
@@ -27,6 +27,7 @@ pub fn a_stream_that_hangs_shows_nothing_after_a_reload() {
     let file = folder.path().join("clip.mp4");
     write_walk(&file);
     let path = folder.path().join("pipe");
+    let rec = folder.path().join("rec");
     let record = "[stream.record]\ndir = \"rec\"\n";
     let mut service = start(folder.path(), &open("gate", &pipe(&path), record));
     let before = [Capture::rtsp(&service, "gate"), Capture::mjpeg(&service, "gate")];
@@ -36,7 +37,7 @@ pub fn a_stream_that_hangs_shows_nothing_after_a_reload() {
     reload(&mut service, folder.path(), &redacted("gate", &clip("clip.mp4"), "fill", record), "restarted gate");
     let log = service.program.log();
     assert!(log.contains("stream not stopped within 4 s; its threads are abandoned"), "{log}");
-    let old = recordings(folder.path(), "gate");
+    let old = files(&rec, "gate");
     let after =
         [Capture::rtsp(&service, "gate"), Capture::mjpeg(&service, "gate"), Capture::snapshots(&service, "gate")];
     let after = after.map(Capture::redacted);
@@ -50,7 +51,7 @@ pub fn a_stream_that_hangs_shows_nothing_after_a_reload() {
     }
     after.iter().for_each(|viewer| println!("after the reload: {}", viewer.assert_clean()));
     end(service);
-    let new: Vec<_> = recordings(folder.path(), "gate").into_iter().filter(|path| !old.contains(path)).collect();
+    let new: Vec<_> = files(&rec, "gate").into_iter().filter(|path| !old.contains(path)).collect();
     let found = of_files(new.iter().map(|path| &**path));
     assert!(found.frames > 0, "recordings after the reload");
     found.assert_clean("recordings after the reload");

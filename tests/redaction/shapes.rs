@@ -10,7 +10,7 @@ use crate::common::rtsp::NonReadingClient;
 use crate::common::service::Service;
 use crate::common::wait::until;
 use crate::detect::Findings;
-use crate::fixture::{clip, end, folder, open, recordings, redacted, start};
+use crate::fixture::{clip, end, files, folder, open, redacted, start};
 use crate::models::Kind;
 use crate::paint::{HEIGHT, Scene, WIDTH, write_shapes};
 
@@ -89,7 +89,7 @@ pub fn no_shape_leaves_by_any_output() {
     assert!(open_slow.red > 0 && open_slow.checker > 0, "a slow viewer of open: {open_slow}");
     let log = end(service);
     assert!(!log.contains("ERROR"), "{log}");
-    let recordings = |stream| of_files(recordings(folder.path(), stream).iter().map(|file| &**file));
+    let recordings = |stream| of_files(files(&folder.path().join("rec"), stream).iter().map(|file| &**file));
     recordings("open").assert_shows("recordings of open", &Scene::PEOPLE);
     let gate = recordings("gate");
     println!("recordings: {gate}");

@@ -10,7 +10,7 @@ use crate::capture::{Capture, of_files};
 use crate::common::browser::Browser;
 use crate::common::whip_server::WhipServer;
 use crate::detect::Findings;
-use crate::fixture::{clip, end, folder, open, recordings, redacted, start};
+use crate::fixture::{clip, end, files, folder, open, redacted, start};
 use crate::models::Kind;
 use crate::paint::{Scene, write_shapes};
 use crate::shapes::has_all;
@@ -89,7 +89,7 @@ pub fn no_shape_leaves_by_webrtc() {
     open.assert_shows(&Scene::PEOPLE);
     end(service);
     let [gate, open] = ["gate", "open"].map(|stream| {
-        let files = recordings(folder.path(), stream);
+        let files = files(&folder.path().join("rec"), stream);
         assert!(files.iter().all(|file| file.extension().is_some_and(|extension| extension == "mkv")), "{files:?}");
         of_files(files.iter().map(|file| &**file))
     });
