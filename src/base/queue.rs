@@ -59,15 +59,15 @@ impl<T> Sender<T> {
         self.evict.is_none().then(|| self.channel.clone())
     }
 
-    /// As [`Sender::send`], and calls `waiting` about once every `interval` while it blocks.
+    /// As [`Sender::send`], and calls `waits` about once every `interval` while it blocks, which returns whether to wait on.
     ///
     /// # Errors
-    /// Returns the item when all receivers of a blocking queue are gone.
+    /// Returns the item when all receivers of a blocking queue are gone, and when the wait was ended.
     pub fn send_blocking(
         &self,
         item: T,
         interval: Duration,
-        mut waiting: impl FnMut(),
+        mut waits: impl FnMut() -> bool,
     ) -> Result<Option<T>, SendError<T>> {
         if self.evict.is_some() {
             return self.send(item);
@@ -78,8 +78,10 @@ impl<T> Sender<T> {
                 Ok(()) => return Ok(None),
                 Err(SendTimeoutError::Disconnected(back)) => return Err(SendError(back)),
                 Err(SendTimeoutError::Timeout(back)) => {
+                    if !waits() {
+                        return Err(SendError(back));
+                    }
                     item = back;
-                    waiting();
                 }
             }
         }
@@ -155,11 +157,14 @@ mod tests {
             if calls == 3 {
                 assert_eq!(receiver.recv(), Ok(1));
             }
+            true
         });
-        assert_eq!((sent, calls, receiver.recv()), (Ok(None), 3, Ok(2)));
+        assert_eq!((sent, calls), (Ok(None), 3));
+        assert_eq!(sender.send_blocking(3, Duration::from_millis(1), || false), Err(SendError(3)), "the wait is ended");
+        assert_eq!(receiver.recv(), Ok(2));
         assert!(sender.blocking_half().is_some_and(|half| !half.is_full()));
         drop(receiver);
-        assert_eq!(sender.send_blocking(3, Duration::from_millis(1), || {}), Err(SendError(3)));
+        assert_eq!(sender.send_blocking(3, Duration::from_millis(1), || true), Err(SendError(3)));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::base::database_file::NewFolders;
 use crate::events::{EndReason, Event, EventMessage, EventPhase};
 use crate::frame::{Label, Labels, Mask, PixelFormat, Rgb, VideoInfo};
 use crate::publish::jpeg_broadcast::JpegBroadcast;
+use crate::publish::outputs::StreamOutputs;
 use crate::sink::{MaskSink, StreamMask};
 use crate::zones::{Zone, ZoneMeter, Zones};
 
@@ -367,25 +368,26 @@ fn events_that_a_previous_process_did_not_end_are_ended_when_they_were_last_seen
 fn snapshots_are_the_next_frames_and_rare() {
     let folder = tempfile::tempdir().unwrap();
     let (history, _, jpeg) = history(folder.path(), 1 << 30);
+    let run = StreamOutputs::default().begin_run();
     let hub: Arc<EventHub> = Arc::default();
     let threads = HistoryThreads::start(&history, &hub).unwrap();
-    jpeg.publish(Bytes::from_static(b"before"));
+    jpeg.publish(&run, Bytes::from_static(b"before"));
     let send = |phase, id: &str| hub.send(EventMessage { phase, event: event(id, 1000) });
     let until_wanted = || until("a frame is wanted", || (jpeg.viewers() == 1).then_some(()));
     send(EventPhase::Start, "a");
     // Less than a second after the first.
     send(EventPhase::Start, "b");
     until_wanted();
-    jpeg.publish(Bytes::from_static(b"first"));
+    jpeg.publish(&run, Bytes::from_static(b"first"));
     let snapshot = |kind| history.reader.snapshot("a", kind).ok().flatten();
     assert_eq!(until("it is stored", || snapshot(SnapshotKind::Start)), b"first");
     send(EventPhase::Peak, "a");
     send(EventPhase::Peak, "a");
     until_wanted();
-    jpeg.publish(Bytes::from_static(b"second"));
+    jpeg.publish(&run, Bytes::from_static(b"second"));
     assert_eq!(until("it is stored", || snapshot(SnapshotKind::Peak)), b"second");
     assert_eq!(jpeg.viewers(), 0, "the second message about the peak comes too soon");
-    jpeg.publish(Bytes::from_static(b"third"));
+    jpeg.publish(&run, Bytes::from_static(b"third"));
     threads.stop(DEADLINE);
     let found = history.reader.event("a").unwrap().unwrap();
     assert!(found.has_start_snapshot && found.has_peak_snapshot);

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use gst::prelude::*;
 
 use super::frame_sink::{FrameSink, FrameSinkResult};
+use super::runs::OutputRun;
 
 /// The fan-out of one stream. Outlives its encoders.
 #[derive(Default)]
@@ -22,10 +23,8 @@ pub struct Fanout {
     count: AtomicUsize,
     /// The viewers by their kind: each has a clone of the [`Arc`].
     viewers: Mutex<BTreeMap<&'static str, Arc<()>>>,
-    /// The next id of a sink or a run.
+    /// The next id of a sink.
     next: AtomicU64,
-    /// Runs with smaller ids hang and were replaced.
-    abandoned: AtomicU64,
     encoder: Mutex<EncoderLink>,
     /// Access units that sinks have dropped.
     lost: Arc<AtomicU64>,
@@ -38,10 +37,6 @@ pub(super) struct CountedViewer(#[expect(dead_code, reason = "only its reference
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameSinkId(u64);
 
-/// Identifies a run of the output of a stream: a [`LiveOutput`](super::live::LiveOutput). The fan-out outlives it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OutputRunId(u64);
-
 struct SinkEntry {
     sink: Box<dyn FrameSink>,
     id: FrameSinkId,
@@ -49,11 +44,16 @@ struct SinkEntry {
 }
 
 /// Who a sink belongs to.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum SinkOwner {
     /// A run of the output, which it ends with, as a recording does. Viewers stay when a stream is restarted.
-    OutputRun(OutputRunId),
+    OutputRun(OutputRun),
     Viewer,
+}
+
+impl SinkOwner {
+    fn is_revoked(&self) -> bool {
+        matches!(self, SinkOwner::OutputRun(run) if run.is_revoked())
+    }
 }
 
 /// The encoder that feeds the fan-out.
@@ -61,6 +61,8 @@ enum SinkOwner {
 struct EncoderLink {
     /// Keyframes are requested through its sink; `None` while nothing is encoded.
     sink: Option<gst_app::AppSink>,
+    /// The run of the output that it belongs to.
+    run: Option<OutputRun>,
     /// When a keyframe was last requested.
     requested_at: Option<Instant>,
     /// Another one was requested since, too soon: it is requested with a later frame.
@@ -96,38 +98,36 @@ impl Fanout {
         drop(gone);
     }
 
-    /// An id for a run of the output that adds sinks of its own. A run that hangs may end long after it was replaced, and must
-    /// not end the recording of the new one.
-    pub(super) fn new_run(&self) -> OutputRunId {
-        OutputRunId(self.next.fetch_add(1, Ordering::Relaxed))
+    /// Adds a sink that ends with [`Fanout::end_run`]. A sink of a run that is revoked is dropped at once.
+    pub(super) fn add_for_run(&self, run: &OutputRun, sink: Box<dyn FrameSink>) {
+        self.add_sink(sink, SinkOwner::OutputRun(run.clone()));
     }
 
-    /// Adds a sink that ends with [`Fanout::end_run`]. A sink of a run that was abandoned is dropped at once.
-    pub(super) fn add_for_run(&self, run: OutputRunId, sink: Box<dyn FrameSink>) {
-        if !self.is_abandoned(run) {
-            self.add_sink(sink, SinkOwner::OutputRun(run));
+    /// Runs were revoked: their sinks, a recording among them, get no frames of the next run. They are closed on a thread of
+    /// their own, because that may hang as well. Returns when no frame of a revoked run is being delivered.
+    pub(super) fn close_revoked(&self) {
+        let gone = self.take_where(SinkOwner::is_revoked);
+        let mut encoder = self.encoder.lock();
+        if encoder.run.as_ref().is_some_and(OutputRun::is_revoked) {
+            *encoder = EncoderLink::default();
         }
-    }
-
-    /// Abandons all runs: they hang, and cannot end by themselves. Their sinks, a recording among them, get no frames of the
-    /// next run. They are closed on a thread of their own, because that may hang as well.
-    ///
-    /// # Errors
-    /// When no thread can be started; then they are closed on this one.
-    pub fn abandon_runs(&self) -> std::io::Result<()> {
-        self.abandoned.store(self.next.load(Ordering::Relaxed), Ordering::Release);
-        let gone = self.take_where(|owner| matches!(owner, SinkOwner::OutputRun(_)));
-        std::thread::Builder::new().name("abandoned".into()).spawn(move || drop(gone)).map(drop)
-    }
-
-    /// Whether a run was abandoned.
-    pub(super) fn is_abandoned(&self, run: OutputRunId) -> bool {
-        run.0 < self.abandoned.load(Ordering::Acquire)
+        drop(encoder);
+        if gone.is_empty() {
+            return;
+        }
+        if let Err(error) = std::thread::Builder::new().name("abandoned".into()).spawn(move || drop(gone)) {
+            // They were closed on this thread.
+            tracing::debug!("no thread to close the sinks of an output that hangs: {error}");
+        }
     }
 
     fn add_sink(&self, sink: Box<dyn FrameSink>, owner: SinkOwner) -> FrameSinkId {
         let id = FrameSinkId(self.next.fetch_add(1, Ordering::Relaxed));
         let mut sinks = self.sinks.lock();
+        // Under the lock, which `close_revoked` takes after the run was revoked.
+        if owner.is_revoked() {
+            return id;
+        }
         sinks.push(SinkEntry { sink, id, owner });
         self.recount(&sinks);
         drop(sinks);
@@ -152,10 +152,13 @@ impl Fanout {
         Arc::clone(&self.lost)
     }
 
-    /// The sink of the encoder, through which keyframes are requested.
-    pub(super) fn set_encoder(&self, sink: gst_app::AppSink) {
-        // Sinks that were added before get their keyframe anyway: a new encoder starts with one.
-        *self.encoder.lock() = EncoderLink { sink: Some(sink), ..EncoderLink::default() };
+    /// The sink of the encoder of a run, through which keyframes are requested.
+    pub(super) fn set_encoder(&self, run: &OutputRun, sink: gst_app::AppSink) {
+        let mut encoder = self.encoder.lock();
+        if !run.is_revoked() {
+            // Sinks that were added before get their keyframe anyway: a new encoder starts with one.
+            *encoder = EncoderLink { sink: Some(sink), run: Some(run.clone()), ..EncoderLink::default() };
+        }
     }
 
     /// The encoder with this sink has ended; it may have been replaced already.
@@ -166,11 +169,15 @@ impl Fanout {
         }
     }
 
-    /// Delivers an access unit to all sinks.
-    pub(super) fn deliver(&self, sample: &gst::Sample) {
+    /// Delivers an access unit of a run to all sinks, unless the run is revoked.
+    pub(super) fn deliver(&self, run: &OutputRun, sample: &gst::Sample) {
         let keyframe = sample.buffer().is_some_and(|buffer| !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT));
         let mut wants_keyframe = false;
         let mut sinks = self.sinks.lock();
+        // Under the lock, which `close_revoked` takes after the run was revoked.
+        if run.is_revoked() {
+            return;
+        }
         sinks.retain_mut(|listed| match listed.sink.push(sample, keyframe) {
             FrameSinkResult::Taken => true,
             FrameSinkResult::WantsKeyframe => {
@@ -187,8 +194,8 @@ impl Fanout {
     }
 
     /// The run has ended: drops its sinks, in the order in which they were added.
-    pub(super) fn end_run(&self, run: OutputRunId) {
-        self.remove_where(|owner| owner == SinkOwner::OutputRun(run));
+    pub(super) fn end_run(&self, run: &OutputRun) {
+        self.remove_where(|owner| matches!(owner, SinkOwner::OutputRun(of) if of == run));
     }
 
     /// Drops all viewers, which see the end of the stream. Sinks of a run stay until it ends: closing a stream must not wait
@@ -197,15 +204,15 @@ impl Fanout {
         self.remove_where(|owner| !matches!(owner, SinkOwner::OutputRun(_)));
     }
 
-    fn remove_where(&self, is_removed: impl Fn(SinkOwner) -> bool) {
+    fn remove_where(&self, is_removed: impl Fn(&SinkOwner) -> bool) {
         // Outside the lock: closing a file takes a moment.
         drop(self.take_where(is_removed));
     }
 
     /// Takes sinks out of the fan-out by their owner, without dropping them.
-    fn take_where(&self, is_taken: impl Fn(SinkOwner) -> bool) -> Vec<SinkEntry> {
+    fn take_where(&self, is_taken: impl Fn(&SinkOwner) -> bool) -> Vec<SinkEntry> {
         let mut sinks = self.sinks.lock();
-        let (taken, left): (Vec<_>, Vec<_>) = sinks.drain(..).partition(|listed| is_taken(listed.owner));
+        let (taken, left): (Vec<_>, Vec<_>) = sinks.drain(..).partition(|listed| is_taken(&listed.owner));
         *sinks = left;
         self.recount(&sinks);
         taken
@@ -315,6 +322,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::publish::runs::OutputRuns;
 
     /// Its end shows in the count of references.
     struct CountingSink(#[allow(dead_code)] Arc<()>);
@@ -329,34 +337,60 @@ mod tests {
     fn a_run_that_ends_late_ends_only_its_own_sinks() {
         let fanout = Fanout::default();
         let [first, second, viewer] = [(); 3].map(|()| Arc::new(()));
-        let (old, new) = (fanout.new_run(), fanout.new_run());
-        fanout.add_for_run(old, Box::new(CountingSink(Arc::clone(&first))));
-        fanout.add_for_run(new, Box::new(CountingSink(Arc::clone(&second))));
+        // Of two streams, because one has one run at a time that is not revoked.
+        let (old, new) = (OutputRuns::default().begin(), OutputRuns::default().begin());
+        fanout.add_for_run(&old, Box::new(CountingSink(Arc::clone(&first))));
+        fanout.add_for_run(&new, Box::new(CountingSink(Arc::clone(&second))));
         fanout.add(Box::new(CountingSink(Arc::clone(&viewer))));
         let here = || [&first, &second, &viewer].map(|share| Arc::strong_count(share) == 2);
-        fanout.end_run(old);
+        fanout.end_run(&old);
         assert_eq!(here(), [false, true, true]);
         fanout.remove_viewers();
         assert_eq!((here(), fanout.sinks()), ([false, true, false], 1), "a recording ends with its run");
-        fanout.end_run(new);
+        fanout.end_run(&new);
         assert_eq!((here(), fanout.sinks()), ([false; 3], 0));
     }
 
+    /// Counts the frames that it gets.
+    struct FrameCounter(Arc<AtomicUsize>);
+
+    impl FrameSink for FrameCounter {
+        fn push(&mut self, _: &gst::Sample, _: bool) -> FrameSinkResult {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            FrameSinkResult::Taken
+        }
+    }
+
     #[test]
-    fn a_run_that_hangs_gets_no_frames_of_the_next_one() {
-        let fanout = Fanout::default();
-        let [recording, late, next, viewer] = [(); 4].map(|()| Arc::new(()));
-        let hung = fanout.new_run();
-        fanout.add_for_run(hung, Box::new(CountingSink(Arc::clone(&recording))));
-        fanout.add(Box::new(CountingSink(Arc::clone(&viewer))));
-        fanout.abandon_runs().unwrap();
-        assert_eq!((fanout.sinks(), fanout.is_abandoned(hung)), (1, true), "the viewer stays");
-        let run = fanout.new_run();
-        fanout.add_for_run(run, Box::new(CountingSink(Arc::clone(&next))));
-        // As a push that reconnects.
-        fanout.add_for_run(hung, Box::new(CountingSink(Arc::clone(&late))));
-        assert_eq!((fanout.sinks(), fanout.is_abandoned(run)), (2, false));
-        assert_eq!([&late, &next, &viewer].map(Arc::strong_count), [1, 2, 2]);
+    fn a_run_that_hangs_gets_no_frames_of_the_next_one_and_delivers_none() {
+        crate::gst::init().unwrap();
+        let (fanout, runs) = (Fanout::default(), OutputRuns::default());
+        let [recording, viewer, late, next] = [(); 4].map(|()| Arc::new(AtomicUsize::new(0)));
+        let counted = || [&recording, &viewer, &late, &next].map(|count| count.load(Ordering::Relaxed));
+        let counter = |count: &Arc<AtomicUsize>| Box::new(FrameCounter(Arc::clone(count)));
+        let encoder = || gst_app::AppSink::builder().build();
+        let sample = gst::Sample::builder().buffer(&gst::Buffer::new()).build();
+        let hung = runs.begin();
+        fanout.add_for_run(&hung, counter(&recording));
+        fanout.add(counter(&viewer));
+        fanout.set_encoder(&hung, encoder());
+        fanout.deliver(&hung, &sample);
+        assert_eq!(counted(), [1, 1, 0, 0]);
+        runs.revoke();
+        fanout.close_revoked();
+        assert_eq!((fanout.sinks(), fanout.encoder.lock().sink.is_none()), (1, true), "the viewer stays");
+        fanout.deliver(&hung, &sample);
+        assert_eq!(counted(), [1, 1, 0, 0]);
+        let (run, of_run) = (runs.begin(), encoder());
+        fanout.add_for_run(&run, counter(&next));
+        fanout.set_encoder(&run, of_run.clone());
+        // As a push that reconnects, and as an encoder that is started.
+        fanout.add_for_run(&hung, counter(&late));
+        fanout.set_encoder(&hung, encoder());
+        assert_eq!((fanout.sinks(), &fanout.encoder.lock().sink), (2, &Some(of_run)));
+        fanout.deliver(&hung, &sample);
+        fanout.deliver(&run, &sample);
+        assert_eq!(counted(), [1, 2, 0, 1]);
     }
 
     /// The first frame comes half a second late, the others in time.
@@ -386,10 +420,10 @@ mod tests {
     #[test]
     fn an_encoder_that_ends_late_does_not_remove_its_successor() {
         crate::gst::init().unwrap();
-        let fanout = Fanout::default();
+        let (fanout, run) = (Fanout::default(), OutputRuns::default().begin());
         let (old, new) = (gst_app::AppSink::builder().build(), gst_app::AppSink::builder().build());
-        fanout.set_encoder(old.clone());
-        fanout.set_encoder(new.clone());
+        fanout.set_encoder(&run, old.clone());
+        fanout.set_encoder(&run, new.clone());
         fanout.forget_encoder(&old);
         assert_eq!(fanout.encoder.lock().sink.as_ref(), Some(&new));
         fanout.forget_encoder(&new);

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::OutputError;
-use super::fanout::OutputRunId;
 use super::outputs::StreamOutputs;
 use super::recording::Archive;
+use super::runs::OutputRun;
 use crate::base::status::Status;
 use crate::config::StreamConfig;
 
@@ -38,8 +38,8 @@ pub struct FrameSinkContext<'a> {
     pub config: &'a StreamConfig,
     pub status: &'a Arc<Status>,
     pub outputs: &'a StreamOutputs,
-    /// Identifies the output, so that the fan-out can end its sinks.
-    pub(super) run: OutputRunId,
+    /// The run of the output that the sinks end with.
+    pub(super) run: &'a OutputRun,
     /// The recordings of the stream, if it is recorded.
     pub archive: Option<&'a Arc<Archive>>,
 }

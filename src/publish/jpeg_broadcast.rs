@@ -6,6 +6,7 @@ use gstreamer as gst;
 use tokio::sync::watch;
 
 use super::frame_sink::{FrameSink, FrameSinkResult};
+use super::runs::OutputRun;
 
 /// The newest JPEG image of a stream. It lives as long as the stream; encoders come and go.
 #[derive(Clone)]
@@ -28,9 +29,24 @@ impl JpegBroadcast {
         viewer
     }
 
-    /// Gives a new image to all viewers.
-    pub fn publish(&self, jpeg: Bytes) {
-        self.newest.send_replace(Some(jpeg));
+    /// Gives a new image of a run of the output to all viewers, unless the run is revoked.
+    pub fn publish(&self, run: &OutputRun, jpeg: Bytes) {
+        // Under the lock of the image, which `forget` takes after the run was revoked.
+        self.newest.send_if_modified(|newest| {
+            let is_valid = !run.is_revoked();
+            if is_valid {
+                *newest = Some(jpeg);
+            }
+            is_valid
+        });
+    }
+
+    /// Drops the newest image: a viewer that has not taken it yet waits for the next one.
+    pub(super) fn forget(&self) {
+        self.newest.send_if_modified(|newest| {
+            *newest = None;
+            false
+        });
     }
 
     pub fn viewers(&self) -> usize {
@@ -38,11 +54,46 @@ impl JpegBroadcast {
     }
 }
 
-impl FrameSink for JpegBroadcast {
+/// Where the JPEG encoder of a run sends its images.
+pub(super) struct JpegSink {
+    pub viewers: JpegBroadcast,
+    pub run: OutputRun,
+}
+
+impl FrameSink for JpegSink {
     fn push(&mut self, sample: &gst::Sample, _: bool) -> FrameSinkResult {
         if let Some(map) = sample.buffer().and_then(|buffer| buffer.map_readable().ok()) {
-            self.publish(Bytes::copy_from_slice(&map));
+            self.viewers.publish(&self.run, Bytes::copy_from_slice(&map));
         }
         FrameSinkResult::Taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::outputs::StreamOutputs;
+
+    #[test]
+    fn a_run_that_was_revoked_shows_no_image() {
+        let outputs = StreamOutputs::default();
+        let hung = outputs.begin_run();
+        let mut viewer = outputs.jpeg.subscribe();
+        let shown = |viewer: &mut watch::Receiver<Option<Bytes>>| {
+            let has_changed = viewer.has_changed().unwrap();
+            viewer.borrow_and_update().clone().filter(|_| has_changed)
+        };
+        outputs.jpeg.publish(&hung, Bytes::from_static(b"first"));
+        assert_eq!(shown(&mut viewer).as_deref(), Some(&b"first"[..]));
+        // A slow viewer has not taken this one when the run is revoked.
+        outputs.jpeg.publish(&hung, Bytes::from_static(b"second"));
+        outputs.revoke_runs();
+        outputs.jpeg.publish(&hung, Bytes::from_static(b"third"));
+        assert_eq!(shown(&mut viewer), None);
+        let next = outputs.begin_run();
+        outputs.jpeg.publish(&hung, Bytes::from_static(b"fourth"));
+        assert_eq!(shown(&mut viewer), None);
+        outputs.jpeg.publish(&next, Bytes::from_static(b"fifth"));
+        assert_eq!(shown(&mut viewer).as_deref(), Some(&b"fifth"[..]));
     }
 }

@@ -12,13 +12,14 @@ use parking_lot::Mutex;
 use gst::prelude::*;
 
 use super::encoder::{ENCODER_QUEUE, EncodeChain, H264, Purpose, build, glib_error, push_blocking};
-use super::fanout::{Fanout, OutputRunId};
+use super::fanout::Fanout;
 use super::frame_sink_kind::{FrameSinkContext, RunningSink};
 use super::frame_sinks::FRAME_SINKS;
 use super::mjpeg::JpegEncoder;
 use super::outputs::StreamOutputs;
 use super::raw::{RawPool, announced};
 use super::recording::Archive;
+use super::runs::OutputRun;
 use super::{CaptureTime, EncoderFault, Output, OutputError, Paint, PublishOutcome};
 use crate::base::log_dedup;
 use crate::base::status::Status;
@@ -45,8 +46,8 @@ pub struct LiveOutput {
     /// Since when the H.264 encoder has had no room.
     full_since: Option<Instant>,
     running: Vec<Box<dyn RunningSink>>,
-    /// Identifies this output, so that the fan-out can end its sinks.
-    run: OutputRunId,
+    /// Once it is revoked, this output has been replaced by another one, and publishes nothing.
+    run: OutputRun,
 }
 
 /// Pause before an encoder that failed is started again.
@@ -82,9 +83,9 @@ fn is_due(retry: Option<Instant>) -> bool {
 }
 
 impl LiveOutput {
-    /// An output without sinks. `outputs` are where servers add viewers.
+    /// An output without sinks. `outputs` are where servers add viewers; earlier outputs publish nothing there from now on.
     pub fn new(encode: EncodeConfig, status: Arc<Status>, outputs: StreamOutputs) -> Self {
-        let run = outputs.h264.new_run();
+        let run = outputs.begin_run();
         LiveOutput {
             encode,
             status,
@@ -109,7 +110,7 @@ impl LiveOutput {
     /// When a thread cannot be started; sinks that were started end with this output.
     pub fn start_sinks(&mut self, config: &StreamConfig, archive: Option<&Arc<Archive>>) -> Result<(), OutputError> {
         let (status, outputs) = (&self.status, &self.outputs);
-        let context = FrameSinkContext { config, status, outputs, run: self.run, archive };
+        let context = FrameSinkContext { config, status, outputs, run: &self.run, archive };
         for kind in FRAME_SINKS {
             self.running.extend((kind.start)(&context)?);
         }
@@ -135,7 +136,7 @@ impl LiveOutput {
         if self.outputs.jpeg.viewers() == 0 {
             self.jpeg = None;
         } else if self.jpeg.is_none() && is_due(self.jpeg_retry) {
-            match JpegEncoder::start(pool, self.encode.jpeg_quality, &self.outputs.jpeg) {
+            match JpegEncoder::start(pool, self.encode.jpeg_quality, &self.outputs.jpeg, &self.run) {
                 Ok(encoder) => self.jpeg = Some(encoder),
                 Err(error) => {
                     self.jpeg_retry = Some(Instant::now() + RETRY);
@@ -147,7 +148,7 @@ impl LiveOutput {
             (self.h264, self.full_since) = (None, None);
         } else if self.h264.is_none() && is_due(self.h264_retry) {
             let failed = self.failed.recent(Instant::now());
-            match H264Encoder::start(pool, &self.encode, &failed, &self.status, &self.outputs.h264) {
+            match H264Encoder::start(pool, &self.encode, &failed, &self.status, &self.outputs.h264, &self.run) {
                 Ok(encoder) => self.h264 = Some(encoder),
                 Err(error) => {
                     self.h264_retry = Some(Instant::now() + RETRY);
@@ -162,7 +163,7 @@ impl LiveOutput {
         (self.h264, self.jpeg) = (None, None);
         // They end while the recording is closed. Viewers stay: another output may replace this one.
         self.running.iter_mut().for_each(|sink| sink.stop());
-        self.outputs.h264.end_run(self.run);
+        self.outputs.h264.end_run(&self.run);
         self.running.clear();
     }
 
@@ -208,7 +209,8 @@ impl LiveOutput {
 
 impl Output for LiveOutput {
     fn wanted(&mut self) -> bool {
-        let wanted = self.outputs.h264.sinks() > 0 || self.outputs.jpeg.viewers() > 0;
+        let has_sinks = self.outputs.h264.sinks() > 0 || self.outputs.jpeg.viewers() > 0;
+        let wanted = has_sinks && !self.run.is_revoked();
         if !wanted {
             // Releases threads, memory, descriptors, and the few encoder sessions of a GPU.
             (self.h264, self.jpeg, self.pool, self.full_since) = (None, None, None, None);
@@ -222,6 +224,10 @@ impl Output for LiveOutput {
         info: VideoInfo,
         paint: &mut Paint<'_>,
     ) -> Result<PublishOutcome, OutputError> {
+        if self.run.is_revoked() {
+            // Another output has replaced this one, whose clock and encoder must not be changed.
+            return Ok(PublishOutcome::Busy);
+        }
         if self.pool.as_ref().is_none_or(|pool| pool.info != info) {
             // The frames have another shape: encoders and buffers of the old one are dropped.
             (self.h264, self.jpeg, self.full_since) = (None, None, None);
@@ -378,6 +384,7 @@ impl H264Encoder {
         failed: &[H264],
         status: &Arc<Status>,
         fanout: &Arc<Fanout>,
+        run: &OutputRun,
     ) -> Result<Self, OutputError> {
         let (pipeline, bus) = crate::gst::pipeline()?;
         let kind = H264::choose(config.encoder, failed)?.encoder;
@@ -386,7 +393,7 @@ impl H264Encoder {
         chain.last.set_property("config-interval", -1_i32);
         let caps =
             gst::Caps::builder("video/x-h264").field("stream-format", "byte-stream").field("alignment", "au").build();
-        let target = Arc::clone(fanout);
+        let (target, of_run) = (Arc::clone(fanout), run.clone());
         let in_encoder = Arc::new(FramesInEncoder::default());
         let (leaving, status) = (Arc::clone(&in_encoder), Arc::clone(status));
         let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
@@ -396,7 +403,7 @@ impl H264Encoder {
                 Some(at) => due(sample, at),
                 None => sample,
             };
-            target.deliver(&sample);
+            target.deliver(&of_run, &sample);
             if let Some(captured_at) = at.and_then(|at| leaving.leave(at)) {
                 status.record_latency(captured_at);
             }
@@ -409,7 +416,7 @@ impl H264Encoder {
         pipeline
             .set_state(gst::State::Playing)
             .map_err(|_| state_error(&pipeline, "the H.264 encoder does not start"))?;
-        fanout.set_encoder(sink.clone());
+        fanout.set_encoder(run, sink.clone());
         Ok(H264Encoder { pipeline, bus, chain, sink, fanout: Arc::clone(fanout), in_encoder })
     }
 

@@ -9,8 +9,10 @@ use super::encoder::{ENCODER_QUEUE, glib_error, push_blocking};
 use super::frame_sink::FrameSink;
 use super::frame_sink_kind::{FrameSinkKind, ViewerCount, start_none};
 pub use super::jpeg_broadcast::JpegBroadcast;
+use super::jpeg_broadcast::JpegSink;
 use super::range::RangeChange;
 use super::raw::RawPool;
+use super::runs::OutputRun;
 use super::{BufferError, EncoderFault, OutputError};
 use crate::frame::Matrix;
 use crate::gst::{bus_error, make, state_error};
@@ -32,11 +34,11 @@ pub struct JpegEncoder {
 }
 
 impl JpegEncoder {
-    /// Starts to encode frames of the shape of `pool`; JPEG images go to `viewers`.
+    /// Starts to encode frames of the shape of `pool`; JPEG images go to `viewers` until `run` is revoked.
     ///
     /// # Errors
     /// A missing element, with what to install.
-    pub fn start(pool: &RawPool, quality: u32, viewers: &JpegBroadcast) -> Result<Self, OutputError> {
+    pub fn start(pool: &RawPool, quality: u32, viewers: &JpegBroadcast, run: &OutputRun) -> Result<Self, OutputError> {
         let (pipeline, bus) = crate::gst::pipeline()?;
         // Any other matrix is converted below, and the range with it.
         let color = pool.info.color;
@@ -60,7 +62,7 @@ impl JpegEncoder {
         filter.set_property("caps", jfif);
         let encoder = make("jpegenc")?;
         encoder.set_property("quality", quality as i32);
-        let mut viewers = viewers.clone();
+        let mut viewers = JpegSink { viewers: viewers.clone(), run: run.clone() };
         let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             viewers.push(&sample, true);
@@ -143,6 +145,7 @@ impl Drop for JpegEncoder {
 mod tests {
     use super::*;
     use crate::frame::{Colorimetry, PixelFormat, VideoInfo};
+    use crate::publish::runs::OutputRuns;
 
     /// Red as BT.709 video-range YUV, in pixels twice as wide as high, comes back red and of the right shape.
     #[test]
@@ -154,7 +157,7 @@ mod tests {
         let pool = RawPool::new(info).unwrap();
         let broadcast = JpegBroadcast::default();
         let mut viewer = broadcast.subscribe();
-        let encoder = JpegEncoder::start(&pool, 95, &broadcast).unwrap();
+        let encoder = JpegEncoder::start(&pool, 95, &broadcast, &OutputRuns::default().begin()).unwrap();
         let mut red = |target: &mut crate::frame::ImageMut<'_>| {
             for (plane, value) in target.planes.iter_mut().zip([63, 102, 240]) {
                 plane.data.fill(value);

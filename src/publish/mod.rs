@@ -34,6 +34,7 @@ mod rtsp_ffi;
 mod rtsp_media;
 mod rtsp_mounts;
 mod rtsp_players;
+pub mod runs;
 mod webrtc;
 pub mod whep;
 

@@ -10,6 +10,9 @@
 //! speed with a slow output), workers skip its queue and serve the others. When an overlay has ended, for example because the
 //! output of a file failed, its queue is closed.
 //!
+//! After repeated failures, a worker pauses before it tries again. While all workers pause, they return the frames of live streams
+//! with `show = "matched"` without masks, so that their viewers see what is wrong.
+//!
 //! A [`WorkerSpec`] describes the workers of one model. [`Pool::install`] replaces the workers while streams run: the new
 //! workers are ready before the old ones stop after their current batch, so no frame is lost. While there is no model,
 //! frames pass without masks.
@@ -32,7 +35,7 @@ pub use inference_queue::{InferenceOutput, InferenceQueue, Matched, NoMask, Requ
 pub use share::ModelShare;
 pub use shared::{Factory, ModelBanner, PoolStats};
 
-use shared::{SharedPool, WorkerActivity, WorkerTask};
+use shared::{PausingWorkers, SharedPool, WorkerActivity, WorkerTask};
 use worker::{Worker, create_segmenter};
 
 /// The workers of one model, before they are started.
@@ -172,6 +175,7 @@ fn spawn_workers(
     let segmenters: Vec<_> = (0..workers.max(1))
         .map(|_| factory.as_ref().map(|factory| create_segmenter(&**factory)).transpose())
         .collect::<Result<_, SegmentError>>()?;
+    let pausing = Arc::new(PausingWorkers::of(segmenters.len()));
     for (n, segmenter) in segmenters.into_iter().enumerate() {
         let (wake, woken) = bounded(1);
         running.wake.push(wake);
@@ -186,6 +190,7 @@ fn spawn_workers(
             woken,
             segmenter,
             failures: 0,
+            pausing: Arc::clone(&pausing),
         };
         let thread = std::thread::Builder::new().name(format!("segment-{n}"));
         let handle = thread.spawn(move || worker.run()).map_err(|error| SegmentError::Thread(error.into()))?;

@@ -133,7 +133,8 @@ impl Seen {
                     && !self.knows_unredacted(stream)
             };
             for stream in streams.iter().filter(shows) {
-                let change = format!("it shows without redaction what may be the camera of the stream {:?}", seen.name);
+                let change =
+                    format!("the source shows without redaction what may be the camera of the stream {:?}", seen.name);
                 new.push(WeakenedRedaction { at: now, stream: stream.name.clone(), change });
             }
         }
@@ -295,7 +296,7 @@ mod tests {
         watch.update(&[stream("gate", "rtsp://10.0.0.7/a", redact(&["person"], 0.02))], now);
         assert_eq!(watch.update(&[stream("yard", "rtsp://10.0.0.8/a", None)], now), [], "the stream was removed");
         let new = watch.update(&[stream("door", "rtsp://10.0.0.7/a", None)], now);
-        let expected = "it shows without redaction what may be the camera of the stream \"gate\"";
+        let expected = "the source shows without redaction what may be the camera of the stream \"gate\"";
         assert_eq!(texts(&new), [("door", expected)]);
         assert_eq!(watch.update(&[stream("door", "rtsp://10.0.0.7/a", None)], now), [], "it is reported once");
     }

@@ -292,11 +292,9 @@ impl StreamRunner {
         Some(StreamFault::OutputStalled(limit))
     }
 
-    /// Ends the recording and the pushes of an output that hangs.
+    /// Ends the recording and the pushes of an output that hangs. Nothing of it reaches a viewer from now on.
     pub(super) fn abandon_outputs(&self) {
-        if let Err(error) = self.view.outputs.h264.abandon_runs() {
-            tracing::debug!(stream = self.config.name, "no thread to close the sinks of an output that hangs: {error}");
-        }
+        self.view.outputs.revoke_runs();
     }
 
     /// Applies what does not need a restart: overlay, mask rate, priority, zones and rules, from the next frame on.

@@ -84,11 +84,13 @@ impl Stream {
                 // The queue of a file keeps every worker busy; that of a live stream holds the newest frame only.
                 let (requests, waiting) = queue(if pace == Pace::Live { 1 } else { in_flight }, when_full);
                 let (drawn, matched_frames) = queue::<Matched>(in_flight, when_full);
+                let output = InferenceOutput::Matched(drawn);
                 pool.add(InferenceQueue::new(
                     Arc::clone(&status),
                     waiting,
                     Arc::clone(&model_share),
-                    InferenceOutput::Matched(drawn),
+                    output,
+                    stop.clone(),
                 ));
                 (supervisor::Downstream::Matched { requests }, overlay_stage::OverlayInput::Matched(matched_frames))
             }
@@ -97,11 +99,13 @@ impl Stream {
                 let (requests, waiting) = queue(1, WhenFull::DropOldest);
                 let (masks, newest) = queue(MASKS, WhenFull::DropOldest);
                 let (frames, overlay_frames) = queue::<(Frame, LedgerEntry)>(OVERLAY_FRAMES, when_full);
+                let output = InferenceOutput::Newest(masks);
                 pool.add(InferenceQueue::new(
                     Arc::clone(&status),
                     waiting,
                     Arc::clone(&model_share),
-                    InferenceOutput::Newest(masks),
+                    output,
+                    stop.clone(),
                 ));
                 (
                     supervisor::Downstream::FullRate { requests, frames },

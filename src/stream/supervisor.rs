@@ -344,9 +344,13 @@ impl Supervisor {
         *seq += 1;
     }
 
-    /// Queues `item`. While it waits for room, as the supervisor of a file does, it reports that it is alive.
+    /// Queues `item`. While it waits for room, as the supervisor of a file does, it reports that it is alive. Of a service, which
+    /// stops within seconds, it does not wait for room after the stop; a file job completes its frames.
     fn hand_on<T>(&self, queue: &Sender<T>, item: T) -> Result<Option<T>, SendError<T>> {
-        queue.send_blocking(item, BEAT, || self.status.beat())
+        queue.send_blocking(item, BEAT, || {
+            self.status.beat();
+            self.pace == Pace::File || !self.stop.is_raised()
+        })
     }
 
     /// Enters the frame in the ledger and queues it; false when the stages after it have ended.

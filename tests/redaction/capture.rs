@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use crate::common::clip::Rgb;
 use crate::common::media_server::MediaServer;
 use crate::common::program::Guard;
 use crate::common::service::Service;
 use crate::common::wait::{DEADLINE, until};
+use crate::common::whip_server::WhipServer;
 use crate::detect::Findings;
 use crate::paint::{HEIGHT, Scene, WIDTH};
 
@@ -75,13 +77,22 @@ impl Capture {
         (capture, stdin)
     }
 
-    /// What a media server receives.
+    /// What a media server receives by RTSP.
     pub fn push(stream: &str, server: MediaServer) -> Self {
+        Capture::pushed(stream, move || server.next())
+    }
+
+    /// What a media server receives by WHIP.
+    pub fn whip(stream: &str, server: WhipServer) -> Self {
+        Capture::pushed(stream, move || server.next())
+    }
+
+    fn pushed(stream: &str, next: impl Fn() -> Rgb + Send + 'static) -> Self {
         let (findings, stop) = (Arc::<Mutex<Findings>>::default(), Arc::<AtomicBool>::default());
         let (shared, stopped) = (Arc::clone(&findings), Arc::clone(&stop));
         let reader = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                let frame = server.next();
+                let frame = next();
                 shared.lock().unwrap().add(&frame.data);
             }
         });

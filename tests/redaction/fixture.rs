@@ -1,6 +1,6 @@
 //! Streams of one source, with and without redaction.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
@@ -70,6 +70,15 @@ pub fn end(service: Service) -> String {
     assert_eq!(code, Some(0), "{log}");
     assert!(!log.contains("panicked"), "{log}");
     log
+}
+
+/// The files of a stream in a folder, by their names.
+pub fn files(folder: &Path, stream: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let is_of_stream = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(&format!("{stream}-"));
+    let mut files: Vec<PathBuf> = entries.filter(is_of_stream).collect();
+    files.sort();
+    files
 }
 
 /// Viewers of `gate` and `open`.

@@ -15,15 +15,17 @@
 //! | [`capture`] | clients of the outputs |
 //! | [`camera`] | cameras that show a clip |
 //! | [`fixture`] | the streams and their viewers |
-//! | [`shapes`] | all shapes by RTSP, MJPEG, snapshots, pushes and recordings |
-//! | [`webrtc`] | all shapes by WebRTC, in a browser |
+//! | [`shapes`] | all shapes by RTSP, MJPEG, snapshots, pushes and recordings (MP4), and in masks |
+//! | [`webrtc`] | all shapes by WebRTC, in a browser, by WHIP, and in recordings (Matroska) |
 //! | [`models_change`] | models that are late, change, are refused, disappear, or cannot be run |
 //! | [`cameras`] | cameras that disappear and return, frames of other sizes, a stopped service, a failing encoder |
 //! | [`storage`] | recordings of a killed service, of events, and on a full disk; images of events, in the history and by MQTT |
+//! | [`hanging`] | streams that hang, and a worker that pauses after failures |
 //! | [`configuration`] | reloads, restarts, clients of the API, and `maskcast check` |
 //!
 //! A worker that panics and a provider that is lost cannot be caused from outside of the program; `tests/pipeline.rs` causes
-//! panics in its parts.
+//! panics in its parts. Nor can the change from a software encoder that fails to another one: x264, which is the first, accepts
+//! all frames that OpenH264 accepts.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -34,6 +36,7 @@ mod capture;
 mod configuration;
 mod detect;
 mod fixture;
+mod hanging;
 mod models;
 mod models_change;
 mod paint;
@@ -48,6 +51,7 @@ use configuration::{
     only_the_file_weakens_redaction_and_that_is_noticed,
 };
 use fixture::can_mount;
+use hanging::{a_file_is_hidden_while_the_worker_pauses, a_stream_that_hangs_shows_nothing_after_a_reload};
 use models_change::{
     a_change_of_the_model_shows_nothing, a_model_that_cannot_be_run_shows_nothing,
     a_model_that_is_slow_to_load_and_to_run_shows_nothing,
@@ -70,6 +74,8 @@ fn main() {
         a_lost_camera_shows_nothing,
         frames_of_changing_size_show_nothing,
         a_failing_encoder_shows_nothing,
+        a_stream_that_hangs_shows_nothing_after_a_reload,
+        a_file_is_hidden_while_the_worker_pauses,
         recordings_of_a_killed_service_show_nothing,
         recorded_events_and_images_of_events_show_nothing,
         a_new_redaction_hides_the_pre_roll_too,

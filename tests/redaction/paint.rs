@@ -171,6 +171,11 @@ pub fn write_poison(path: &Path) {
     write(path, &[(Scene::Empty, 6), (Scene::Moving, 40), (Scene::Poison, 2)].repeat(40), 1);
 }
 
+/// A person who walks, with poison in every frame.
+pub fn write_only_poison(path: &Path) {
+    write(path, &[(Scene::Poison, 40)], 1);
+}
+
 /// A person who comes nearer for a second and is away for two.
 pub fn write_visits(path: &Path) {
     write(path, &[(Scene::Growing, 20), (Scene::Empty, 30)], 1);

@@ -1,15 +1,18 @@
 //! Every output of every shape.
 
+use std::io::Cursor;
 use std::path::Path;
 
 use crate::capture::{Capture, of_file, of_files};
-use crate::common::http::Mjpeg;
+use crate::common::http::{Mjpeg, get_bytes};
 use crate::common::media_server::MediaServer;
 use crate::common::rtsp::NonReadingClient;
+use crate::common::service::Service;
+use crate::common::wait::until;
 use crate::detect::Findings;
-use crate::fixture::{clip, end, folder, open, redacted, start};
+use crate::fixture::{clip, end, files, folder, open, redacted, start};
 use crate::models::Kind;
-use crate::paint::{Scene, write_shapes};
+use crate::paint::{HEIGHT, Scene, WIDTH, write_shapes};
 
 /// The frames in these JPEGs.
 fn of_jpegs(folder: &Path, jpegs: impl Iterator<Item = Vec<u8>>) -> Findings {
@@ -18,8 +21,23 @@ fn of_jpegs(folder: &Path, jpegs: impl Iterator<Item = Vec<u8>>) -> Findings {
     of_file(&path)
 }
 
+/// The newest masks of `gate`, until there is a person in one: they have indices of classes, and no pixels of the frame.
+fn check_masks(service: &Service) {
+    let url = format!("{}api/v1/streams/gate/mask.png", service.page);
+    until("a mask with a person", || {
+        let (status, file) = get_bytes(&url);
+        assert_eq!(status, 200, "{url}");
+        let mut reader = png::Decoder::new(Cursor::new(file)).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        let info = reader.next_frame(&mut pixels).unwrap();
+        assert_eq!((info.width as usize, info.height as usize, pixels.len()), (WIDTH, HEIGHT, WIDTH * HEIGHT));
+        assert!(pixels.iter().all(|&class| class < 3), "{url} has other values than the classes of the model");
+        pixels.contains(&1).then_some(())
+    });
+}
+
 /// All scenes with persons were seen.
-fn has_all(findings: &Findings) -> bool {
+pub fn has_all(findings: &Findings) -> bool {
     Scene::PEOPLE.iter().all(|scene| findings.scene(*scene).frames >= 3)
 }
 
@@ -64,21 +82,16 @@ pub fn no_shape_leaves_by_any_output() {
         println!("cells: {}", capture.findings());
         capture.assert_no_checker();
     }
+    check_masks(&service);
     // What has waited for the slow viewers meanwhile.
     let [gate_slow, open_slow] = slow.map(|mut viewer| of_jpegs(folder.path(), (0..60).map(|_| viewer.next())));
     gate_slow.assert_clean("a slow viewer of gate");
     assert!(open_slow.red > 0 && open_slow.checker > 0, "a slow viewer of open: {open_slow}");
     let log = end(service);
     assert!(!log.contains("ERROR"), "{log}");
-    let recordings = |stream: &str| {
-        let mut files: Vec<_> =
-            std::fs::read_dir(folder.path().join("rec")).unwrap().map(|file| file.unwrap().path()).collect();
-        files.retain(|file| file.file_name().unwrap().to_str().unwrap().starts_with(stream));
-        files.sort();
-        of_files(files.iter().map(|file| &**file))
-    };
-    recordings("open-").assert_shows("recordings of open", &Scene::PEOPLE);
-    let gate = recordings("gate-");
+    let recordings = |stream| of_files(files(&folder.path().join("rec"), stream).iter().map(|file| &**file));
+    recordings("open").assert_shows("recordings of open", &Scene::PEOPLE);
+    let gate = recordings("gate");
     println!("recordings: {gate}");
     gate.assert_clean("recordings of gate");
     assert!(gate.scene(Scene::Moving).frames > 0, "{gate}");

@@ -11,7 +11,7 @@ use crate::common::mosquitto::{Broker, Subscriber};
 use crate::common::service::Service;
 use crate::common::wait::until;
 use crate::detect::Findings;
-use crate::fixture::{Disk, clip, end, folder, open, redacted, reload, start};
+use crate::fixture::{Disk, clip, end, files, folder, open, redacted, reload, start};
 use crate::models::Kind;
 use crate::paint::{Scene, write_visits, write_walk};
 
@@ -25,15 +25,6 @@ fn streams(keys: &str) -> String {
 
 fn list(service: &Service, stream: &str) -> Vec<Value> {
     get_json(&format!("{}api/v1/streams/{stream}/recordings", service.page)).as_array().unwrap().clone()
-}
-
-/// The files of a stream in a folder, by their names.
-fn files(rec: &Path, stream: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(rec).unwrap().map(|entry| entry.unwrap().path());
-    let is_of_stream = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(&format!("{stream}-"));
-    let mut files: Vec<PathBuf> = entries.filter(is_of_stream).collect();
-    files.sort();
-    files
 }
 
 /// All frames of the recordings or images of a folder; those of `gate` show nothing, those of `open` the person of a scene.

@@ -1,4 +1,4 @@
-//! WebRTC, with a real browser that keeps each frame it presents.
+//! WebRTC, with a real browser that keeps each frame it presents, and with a media server.
 
 use std::io::Write;
 use std::process::ChildStdin;
@@ -6,12 +6,14 @@ use std::process::ChildStdin;
 use base64::Engine;
 use serde_json::{Value, json};
 
-use crate::capture::Capture;
+use crate::capture::{Capture, of_files};
 use crate::common::browser::Browser;
+use crate::common::whip_server::WhipServer;
 use crate::detect::Findings;
-use crate::fixture::{clip, end, folder, gate_and_open, start};
+use crate::fixture::{clip, end, files, folder, open, redacted, start};
 use crate::models::Kind;
 use crate::paint::{Scene, write_shapes};
+use crate::shapes::has_all;
 
 /// A player in the browser, and what analyses its frames.
 struct Player {
@@ -56,11 +58,19 @@ impl Player {
     }
 }
 
-/// All shapes.
+/// All shapes, also by WHIP and in Matroska recordings.
 pub fn no_shape_leaves_by_webrtc() {
     let folder = folder(Kind::First);
     write_shapes(&folder.path().join("clip.mp4"));
-    let service = start(folder.path(), &gate_and_open(&clip("clip.mp4")));
+    let servers = [(); 2].map(|()| WhipServer::listen(None));
+    let keys = |server: &WhipServer| {
+        format!("[stream.record]\ndir = \"rec\"\nformat = \"mkv\"\n[[stream.push]]\nurl = \"{}\"\n", server.url())
+    };
+    let source = clip("clip.mp4");
+    let streams = redacted("gate", &source, "fill", &keys(&servers[0])) + &open("open", &source, &keys(&servers[1]));
+    let service = start(folder.path(), &streams);
+    let [gate_push, open_push] = servers;
+    let pushes = [Capture::whip("gate", gate_push), Capture::whip("open", open_push)];
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let browser = Browser::start().await;
@@ -72,5 +82,19 @@ pub fn no_shape_leaves_by_webrtc() {
         println!("{}\n{}", open.capture.findings(), gate.capture.assert_clean());
         open.capture.assert_shows(&Scene::PEOPLE);
     });
+    let [gate, open] = pushes;
+    open.until("all scenes", has_all);
+    gate.until("visible frames", |found| found.frames > 110 && found.scene(Scene::Moving).frames > 0);
+    println!("{}\n{}", open.findings(), gate.assert_clean());
+    open.assert_shows(&Scene::PEOPLE);
     end(service);
+    let [gate, open] = ["gate", "open"].map(|stream| {
+        let files = files(&folder.path().join("rec"), stream);
+        assert!(files.iter().all(|file| file.extension().is_some_and(|extension| extension == "mkv")), "{files:?}");
+        of_files(files.iter().map(|file| &**file))
+    });
+    println!("recordings: {open}\n{gate}");
+    open.assert_shows("recordings of open", &Scene::PEOPLE);
+    gate.assert_clean("recordings of gate");
+    assert!(gate.scene(Scene::Moving).frames > 0, "{gate}");
 }

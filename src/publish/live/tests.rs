@@ -33,7 +33,7 @@ fn the_delay_of_encoded_frames_is_recorded() {
     assert!(!output.wanted());
     let (sender, taken) = crossbeam_channel::unbounded();
     let (viewer, seen) = crossbeam_channel::unbounded();
-    outputs.h264.add_for_run(output.run, Box::new(FrameSink(sender)));
+    outputs.h264.add_for_run(&output.run, Box::new(FrameSink(sender)));
     outputs.h264.add(Box::new(FrameSink(viewer)));
     assert!(output.wanted());
     let info = VideoInfo { fps: (25, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) };
@@ -321,4 +321,62 @@ fn the_failure_of_an_encoder_is_forgotten_after_a_while() {
     failed.enter(H264::Va, at(1.2));
     assert_eq!(failed.recent(at(2.1)), [H264::Va], "the last failure counts");
     assert_eq!(failed.recent(at(2.3)), []);
+}
+
+/// The thread of an output hangs while it draws a frame, and continues after another output has replaced it, which may hide more
+/// of the frames.
+#[test]
+fn an_output_that_was_replaced_while_it_hung_publishes_nothing() {
+    struct FrameSink(crossbeam_channel::Sender<()>);
+    impl crate::publish::frame_sink::FrameSink for FrameSink {
+        fn push(&mut self, _: &gst::Sample, _: bool) -> crate::publish::frame_sink::FrameSinkResult {
+            self.0.send(()).unwrap();
+            crate::publish::frame_sink::FrameSinkResult::Taken
+        }
+    }
+    const LIMIT: Duration = Duration::from_secs(180);
+    crate::gst::init().unwrap();
+    let (outputs, status) = (StreamOutputs::default(), Arc::new(Status::new("test")));
+    let (viewer, seen) = crossbeam_channel::unbounded();
+    outputs.h264.add(Box::new(FrameSink(viewer)));
+    let mut images = outputs.jpeg.subscribe();
+    let output = || LiveOutput::new(EncodeConfig::default(), Arc::clone(&status), outputs.clone());
+    let time = |n: u64| CaptureTime { pts: Duration::from_millis(40 * n), captured_at: Instant::now(), slate: false };
+    let info = VideoInfo { fps: (25, 1), ..VideoInfo::new(crate::frame::PixelFormat::I420, 64, 48) };
+
+    let mut hung = output();
+    // Both encoders work.
+    assert_eq!(hung.publish(time(0), info, &mut grey).unwrap(), PublishOutcome::Encoding);
+    seen.recv_timeout(LIMIT).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let image_comes = |images: &mut tokio::sync::watch::Receiver<Option<bytes::Bytes>>| {
+        let changed = runtime.block_on(async { tokio::time::timeout(LIMIT, images.changed()).await });
+        changed.is_ok_and(|changed| changed.is_ok() && images.borrow_and_update().is_some())
+    };
+    assert!(image_comes(&mut images));
+    let (entered, has_entered) = crossbeam_channel::bounded(1);
+    let (go, gate) = crossbeam_channel::bounded::<()>(0);
+    let thread = std::thread::spawn(move || {
+        let mut paint = |image: &mut OutputImage<'_, '_>| {
+            grey(image);
+            entered.send(()).unwrap();
+            let _ = gate.recv();
+        };
+        hung.publish(time(1), info, &mut paint).unwrap();
+        // Waits until the frame has come out of the encoder.
+        hung.h264.as_ref().unwrap().drain();
+        assert!(!hung.wanted(), "it draws no more frames");
+        assert_eq!(hung.publish(time(2), info, &mut grey).unwrap(), PublishOutcome::Busy);
+        hung.finish().unwrap();
+    });
+    has_entered.recv_timeout(LIMIT).unwrap();
+    let mut next = output();
+    drop(go);
+    thread.join().unwrap();
+    assert!(seen.is_empty(), "a frame of the output that hung was delivered");
+    assert!(!images.has_changed().unwrap(), "as an image");
+    assert_eq!(next.publish(time(3), info, &mut grey).unwrap(), PublishOutcome::Encoding);
+    assert!(image_comes(&mut images));
+    next.finish().unwrap();
+    assert_eq!(seen.try_iter().count(), 1);
 }

@@ -14,8 +14,9 @@ use gstreamer as gst;
 use gst::prelude::*;
 
 use super::encoder::Level;
-use super::fanout::{AppSrcSink, Fanout, OutputRunId};
+use super::fanout::{AppSrcSink, Fanout};
 use super::frame_sink_kind::{FrameSinkContext, FrameSinkKind, RunningSink};
+use super::runs::OutputRun;
 use crate::base::log_dedup;
 use crate::base::push_status::{PushState, PushStatus};
 use crate::base::retry::Retry;
@@ -51,7 +52,7 @@ pub static KIND: FrameSinkKind = FrameSinkKind {
         let FrameSinkContext { config, status, outputs, run, .. } = context;
         let mut pushes: Vec<Box<dyn RunningSink>> = Vec::new();
         for push in &config.push {
-            pushes.push(Box::new(Push::start(push.clone(), &config.encode, status, Arc::clone(&outputs.h264), *run)?));
+            pushes.push(Box::new(Push::start(push.clone(), &config.encode, status, Arc::clone(&outputs.h264), run)?));
         }
         Ok(pushes)
     },
@@ -79,7 +80,7 @@ impl Push {
         encode: &EncodeConfig,
         status: &Arc<Status>,
         fanout: Arc<Fanout>,
-        run: OutputRunId,
+        run: &OutputRun,
     ) -> Result<Self, PushError> {
         let to = config.target.label();
         let stop = Stop::default();
@@ -91,7 +92,7 @@ impl Push {
             config,
             encode: encode.clone(),
             fanout,
-            run,
+            run: run.clone(),
             stop: stop.clone(),
         };
         let thread = std::thread::Builder::new()
@@ -137,15 +138,20 @@ struct Pusher {
     status: Arc<PushStatus>,
     secrets: Secrets,
     fanout: Arc<Fanout>,
-    run: OutputRunId,
+    run: OutputRun,
     stop: Stop,
 }
 
 impl Pusher {
+    /// Whether the push ends. A run that was revoked must not send the frames that wait for a slow server either.
+    fn must_end(&self) -> bool {
+        self.stop.is_raised() || self.run.is_revoked()
+    }
+
     fn run(&self) {
         let (stream, to) = (&*self.stream.name, &self.status.to);
         let mut retry = Retry::new();
-        while !self.stop.is_raised() && !self.fanout.is_abandoned(self.run) {
+        while !self.must_end() {
             self.status.set(PushState::Connecting);
             let mut live_since = None;
             let Err(error) = self.run_once(&mut live_since) else { return };
@@ -179,13 +185,13 @@ impl Pusher {
         link.pipeline
             .set_state(gst::State::Playing)
             .map_err(|_| state_error(&link.pipeline, "the pipeline does not start"))?;
-        self.fanout.add_for_run(self.run, Box::new(frame_sink));
+        self.fanout.add_for_run(&self.run, Box::new(frame_sink));
         let mut accepted_at = Instant::now();
-        while !self.stop.is_raised() {
+        while !self.must_end() {
             let message = link.bus.timed_pop(POLL);
             let live = match link.poll(message.as_ref()) {
                 // The end of the stream also ends the connection.
-                Err(_) if self.stop.is_raised() => return Ok(()),
+                Err(_) if self.must_end() => return Ok(()),
                 live => live?,
             };
             if live && live_since.is_none() {

@@ -17,6 +17,7 @@ use gstreamer as gst;
 use super::fanout::Fanout;
 use super::frame_sink::{FrameSink, FrameSinkResult};
 use super::frame_sink_kind::FrameSinkKind;
+use super::runs::OutputRun;
 use crate::base::status::{Status, StreamState};
 
 pub mod archive;
@@ -43,7 +44,7 @@ pub static KIND: FrameSinkKind = FrameSinkKind {
     start: |context| {
         if let Some(archive) = context.archive {
             let fanout = &context.outputs.h264;
-            let recorder = Recorder::start(Arc::clone(context.status), Arc::clone(archive), fanout)?;
+            let recorder = Recorder::start(Arc::clone(context.status), Arc::clone(archive), fanout, context.run)?;
             fanout.add_for_run(context.run, Box::new(recorder));
         }
         Ok(Vec::new())
@@ -74,13 +75,14 @@ impl Recorder {
         status: Arc<Status>,
         archive: Arc<Archive>,
         fanout: &Arc<Fanout>,
+        run: &OutputRun,
     ) -> Result<Self, RecordingError> {
         let (frames, queue) = bounded(MAX_QUEUED_FRAMES as usize);
         let stopping = Arc::new(AtomicBool::new(false));
         let repair = Repair::start(Arc::clone(&archive));
         let name = format!("record-{}", status.name);
         let dir = archive.config().dir.clone();
-        let writer = RecordingWriter::new(Arc::clone(&status), archive, fanout, Arc::clone(&stopping));
+        let writer = RecordingWriter::new(Arc::clone(&status), archive, fanout, run, Arc::clone(&stopping));
         let thread = std::thread::Builder::new()
             .name(name)
             .spawn(move || writer.run(&queue))

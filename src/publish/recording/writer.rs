@@ -19,6 +19,7 @@ use crate::base::status::Status;
 use crate::config::When;
 use crate::events::{ActiveEvent, EventState};
 use crate::publish::fanout::Fanout;
+use crate::publish::runs::OutputRun;
 
 /// Pause before the first retry of a recording that failed; doubled with each further failure up to the maximum.
 const MIN_PAUSE: Duration = Duration::from_secs(5);
@@ -39,6 +40,7 @@ pub(super) struct RecordingWriter {
     archive: Arc<Archive>,
     /// Receives requests for keyframes. Weak, because the fan-out owns the recorder.
     fanout: Weak<Fanout>,
+    run: OutputRun,
     state: WriterState,
     /// The pause after the next failure; [`MIN_PAUSE`] while recording works.
     pause: Duration,
@@ -62,7 +64,13 @@ enum WriterState {
 }
 
 impl RecordingWriter {
-    pub fn new(status: Arc<Status>, archive: Arc<Archive>, fanout: &Arc<Fanout>, stopping: Arc<AtomicBool>) -> Self {
+    pub fn new(
+        status: Arc<Status>,
+        archive: Arc<Archive>,
+        fanout: &Arc<Fanout>,
+        run: &OutputRun,
+        stopping: Arc<AtomicBool>,
+    ) -> Self {
         let config = archive.config();
         let event_state = archive.event_state().filter(|_| config.when == When::Event);
         let events = event_state
@@ -70,6 +78,7 @@ impl RecordingWriter {
         RecordingWriter {
             status,
             fanout: Arc::downgrade(fanout),
+            run: run.clone(),
             state: WriterState::Waiting,
             pause: MIN_PAUSE,
             lost: fanout.lost_counter(),
@@ -82,10 +91,12 @@ impl RecordingWriter {
         }
     }
 
-    /// Records until the queue is closed, and then closes the file.
+    /// Records until the queue is closed or the run is revoked, and then closes the file.
     pub fn run(mut self, frames: &Receiver<gst::Sample>) {
         loop {
             match frames.recv_deadline(self.retention_due) {
+                // They wait because the disk hung. The pre-roll must not be written either.
+                Ok(_) if self.run.is_revoked() => break,
                 Ok(sample) => {
                     // A panic ends the current file, as any other failure does, and recording is retried.
                     let recorded = catch_unwind(AssertUnwindSafe(|| self.record(EncodedFrame::new(sample))));

@@ -9,6 +9,7 @@ use super::share::ModelShare;
 use crate::base::ledger::LedgerEntry;
 use crate::base::queue;
 use crate::base::status::Status;
+use crate::base::stop::Stop;
 use crate::frame::{Frame, Mask};
 use crate::segment::SegmentError;
 
@@ -54,22 +55,35 @@ pub struct InferenceQueue {
     /// Locked while a request is taken and its frame is sent to the overlay, so that several workers keep frames in order. Not
     /// locked while a thread waits.
     output: Mutex<InferenceOutput>,
+    /// Raised when the stream stops.
+    pub(super) stop: Stop,
     /// The queue of the overlay, when a full queue blocks its sender: workers then wait for room instead of a request.
     overlay: Option<Sender<Matched>>,
 }
 
 impl InferenceQueue {
+    /// `stop` is raised when the stream is to end.
     pub fn new(
         status: Arc<Status>,
         requests: Receiver<Request>,
         share: Arc<ModelShare>,
         output: InferenceOutput,
+        stop: Stop,
     ) -> Self {
         let overlay_queue = match &output {
             InferenceOutput::Matched(overlay) => overlay.blocking_half(),
             InferenceOutput::Newest(_) => None,
         };
-        InferenceQueue { status, requests, share, output: Mutex::new(output), overlay: overlay_queue }
+        InferenceQueue { status, requests, share, output: Mutex::new(output), stop, overlay: overlay_queue }
+    }
+
+    /// Whether its frames are shown without masks while no worker makes one: those of a live stream with `show = "matched"`. A
+    /// file at full speed waits for its masks until it is stopped; with `show = "full-rate"`, frames do not wait.
+    pub(super) fn continues_without_masks(&self) -> bool {
+        match &*self.lock() {
+            InferenceOutput::Matched(_) => self.overlay.is_none() || self.stop.is_raised(),
+            InferenceOutput::Newest(_) => false,
+        }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, InferenceOutput> {

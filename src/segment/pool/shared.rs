@@ -1,7 +1,7 @@
 //! State that the pool and its workers share.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -49,6 +49,36 @@ pub struct PoolStats {
     pub runs: AtomicU64,
     pub frames: AtomicU64,
     pub failures: AtomicU64,
+}
+
+/// Counts the workers of one model that pause after failures.
+#[derive(Debug)]
+pub(super) struct PausingWorkers {
+    workers: usize,
+    pausing: AtomicUsize,
+}
+
+impl PausingWorkers {
+    pub(super) fn of(workers: usize) -> Self {
+        PausingWorkers { workers, pausing: AtomicUsize::new(0) }
+    }
+
+    /// Counts one more until the returned value is dropped.
+    pub(super) fn enter(&self) -> impl Drop + '_ {
+        struct LeaveOnDrop<'a>(&'a AtomicUsize);
+        impl Drop for LeaveOnDrop<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+        self.pausing.fetch_add(1, Ordering::AcqRel);
+        LeaveOnDrop(&self.pausing)
+    }
+
+    /// Whether no worker makes masks.
+    pub(super) fn all_pause(&self) -> bool {
+        self.pausing.load(Ordering::Acquire) == self.workers
+    }
 }
 
 /// The activity of a worker and its start, for [`super::Pool::stuck`]. `None` while the worker waits for frames.

@@ -7,6 +7,7 @@ use super::worker::{TakenJob, deliver, take};
 use super::*;
 use crate::base::queue::{self, WhenFull, queue};
 use crate::base::status::Status;
+use crate::base::stop::Stop;
 use crate::base::timing::Elapsed;
 use crate::frame::{Frame, Mask, OwnedImage, PixelFormat, VideoInfo};
 use crate::segment::{Segmented, Segmenter};
@@ -66,8 +67,13 @@ fn matched_queue(
     let status = Arc::new(Status::new("test"));
     let (sender, waiting) = queue(requests, when_full);
     let (frames, overlay) = queue(room, when_full);
-    let inference_queue =
-        InferenceQueue::new(Arc::clone(&status), waiting, Arc::default(), InferenceOutput::Matched(frames));
+    let inference_queue = InferenceQueue::new(
+        Arc::clone(&status),
+        waiting,
+        Arc::default(),
+        InferenceOutput::Matched(frames),
+        Stop::default(),
+    );
     (status, sender, inference_queue, overlay)
 }
 
@@ -130,6 +136,7 @@ fn a_queue_whose_overlay_has_ended_is_closed() {
         let refused = (4..).any(|seq| {
             let sent = requests.send_blocking(request(&source, seq), Duration::from_millis(1), || {
                 let _ = waits.try_send(());
+                true
             });
             sent.is_err()
         });
@@ -169,7 +176,13 @@ fn a_worker_continues_after_a_panic_of_the_factory() {
         matches!(&panic, NoMask::Failed(error) if is_preparation_panic(error, "the factory panics on purpose")),
         "{panic}"
     );
-    assert_eq!(answer(2).unwrap(), 2);
+    // While the worker pauses, frames get the reason.
+    let made = (2..).find_map(|seq| match answer(seq) {
+        Ok(made) => Some((made, seq)),
+        Err(NoMask::Failed(error)) if is_preparation_panic(&error, "the factory panics on purpose") => None,
+        Err(other) => panic!("{other}"),
+    });
+    assert!(made.is_some_and(|(made, seq)| made == seq));
     assert_eq!(pool.stuck(RUN_LIMIT, MAKE_LIMIT), None);
 }
 
@@ -184,6 +197,50 @@ fn a_panic_of_the_factory_leaves_the_old_workers_running() {
     pool.add(inference_queue);
     assert!(requests.send(request(&status, 7)).is_ok());
     assert_eq!(shown.recv_timeout(DEADLINE).unwrap().mask.recv_timeout(DEADLINE).unwrap().unwrap().seq, 7);
+}
+
+/// A live stream and a file at full speed, with one worker whose runs all fail.
+#[test]
+fn live_frames_and_a_stop_do_not_wait_for_a_worker_that_pauses() {
+    let fails =
+        || Ok(Box::new(ScriptedSegmenter(|_: &[Frame]| Err(SegmentError::new("no memory")))) as Box<dyn Segmenter>);
+    let pool = Pool::start(1, 1, Box::new(fails)).unwrap();
+    let (live, requests, live_queue, shown) = matched_queue(1, 2, WhenFull::DropOldest);
+    pool.add(live_queue);
+    let answer = |shown: &Receiver<Matched>| {
+        let matched = shown.recv_timeout(DEADLINE).expect("the frame is passed on");
+        let answer = matched.mask.recv_timeout(DEADLINE).expect("it is answered");
+        assert!(matches!(answer, Err(NoMask::Failed(SegmentError::Other(text))) if text == "no memory"));
+        matched.frame.seq
+    };
+    let runs = || pool.stats().runs.load(Ordering::Relaxed);
+    let mut seq = 0;
+    let pace = crossbeam_channel::tick(Duration::from_millis(5));
+    // The pauses between them take seven seconds, the next one eight.
+    while runs() < 5 {
+        let _ = pace.recv();
+        assert!(requests.send(request(&live, seq)).is_ok());
+        assert_eq!(answer(&shown), seq, "in order");
+        seq += 1;
+    }
+    assert!(seq > 100, "only {seq} frames were answered while the worker paused");
+    let (file, frames, mut file_queue, slow) = matched_queue(4, 2, WhenFull::Block);
+    let stop = Stop::default();
+    file_queue.stop = stop.clone();
+    pool.add(file_queue);
+    assert!(frames.send(request(&file, 0)).is_ok());
+    // The worker has served the queues again, and not this one.
+    for _ in 0..3 {
+        assert!(requests.send(request(&live, seq)).is_ok());
+        assert_eq!(answer(&shown), seq);
+        seq += 1;
+    }
+    assert!(slow.is_empty(), "a file loses no frame because of a failure");
+    stop.raise();
+    drop(frames);
+    assert_eq!(answer(&slow), 0);
+    assert!(slow.recv_timeout(DEADLINE).is_err(), "its queue is closed");
+    assert_eq!(runs(), 5, "in the same pause");
 }
 
 #[test]

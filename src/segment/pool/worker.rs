@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Select, Sender, bounded};
 
 use super::inference_queue::{InferenceOutput, InferenceQueue, Matched, NoMask};
-use super::shared::{Factory, SharedPool, WorkerActivity, WorkerTask};
+use super::shared::{Factory, PausingWorkers, SharedPool, WorkerActivity, WorkerTask};
 use crate::base::ledger::DropReason;
 use crate::base::log_dedup;
 use crate::base::panic::panic_text;
@@ -20,6 +20,9 @@ use crate::segment::{SegmentError, Segmented, Segmenter};
 /// to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// How often a worker that pauses checks which queues it serves.
+const POLL: Duration = Duration::from_millis(50);
 
 /// Creates a segmenter. A panic in the factory, of a library for example, is returned as an error.
 pub(super) fn create_segmenter(factory: &Factory) -> Result<Box<dyn Segmenter>, SegmentError> {
@@ -38,6 +41,8 @@ pub(super) struct Worker {
     pub segmenter: Option<Box<dyn Segmenter>>,
     /// Consecutive failed batches.
     pub failures: u32,
+    /// The workers of the same model that pause, this one included.
+    pub pausing: Arc<PausingWorkers>,
 }
 
 /// A request that was taken from its queue. `reply` is set with `show = "matched"`.
@@ -61,7 +66,7 @@ impl Worker {
                     self.failures += 1;
                     let text = panic_text(&*panic);
                     log_dedup::error("", "segment", None, &format!("segmentation worker panicked: {text}"));
-                    self.pause();
+                    self.pause(&SegmentError::Panic(text.into()));
                 }
             }
         }
@@ -110,6 +115,11 @@ impl Worker {
             turns.sort_by(|(a, _), (b, _)| a.total_cmp(b));
             misses = 0;
             for (_, queue) in turns {
+                // This batch, or another worker, may have its frame already.
+                if queue.share.due_after(Instant::now()).is_some() {
+                    misses += 1;
+                    continue;
+                }
                 match take(queue) {
                     TakenJob::Job(job) => {
                         queue.share.advance(Instant::now(), &mut clock);
@@ -119,7 +129,7 @@ impl Worker {
                     TakenJob::Nothing => misses += 1,
                     TakenJob::Closed => {
                         misses += 1;
-                        self.shared.queues.lock().retain(|other| !Arc::ptr_eq(other, queue));
+                        self.remove(queue);
                     }
                 }
             }
@@ -159,18 +169,45 @@ impl Worker {
                     log_dedup::error(stream, "segment", Some(*seq), &format!("segmentation failed: {error}"));
                     deliver(job, Err(error.clone().into()));
                 }
-                self.pause();
+                self.pause(&error);
             }
         }
     }
 
-    /// Waits after repeated failures, because a new session may be expensive and the cause may be temporary.
-    fn pause(&self) {
-        if self.failures > 1 {
-            let pause = FIRST_PAUSE.saturating_mul(1 << (self.failures - 2).min(5)).min(LONGEST_PAUSE);
-            // Returns early when the pool stops.
-            let _ = self.stopped.recv_timeout(pause);
+    /// Waits after repeated failures, because a new session may be expensive and the cause may be temporary. While no worker of
+    /// the model makes masks, live frames do not wait: they get `error` instead. Returns early when the pool stops.
+    fn pause(&self, error: &SegmentError) {
+        if self.failures < 2 {
+            return;
         }
+        let pause = FIRST_PAUSE.saturating_mul(1 << (self.failures - 2).min(5)).min(LONGEST_PAUSE);
+        let until = Instant::now() + pause;
+        let _pausing = self.pausing.enter();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let mut queues = self.shared.queues.lock().clone();
+            queues.retain(|queue| self.pausing.all_pause() && queue.continues_without_masks());
+            let mut select = Select::new();
+            queues.iter().for_each(|queue| queue.register_in(&mut select));
+            let stopped = select.recv(&self.stopped);
+            match select.ready_timeout(left.min(POLL)) {
+                Ok(ready) if ready == stopped => return,
+                Ok(ready) => match take(&queues[ready]) {
+                    TakenJob::Job(job) => deliver(*job, Err(error.clone().into())),
+                    TakenJob::Nothing => {}
+                    TakenJob::Closed => self.remove(&queues[ready]),
+                },
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// A queue has ended.
+    fn remove(&self, queue: &Arc<InferenceQueue>) {
+        self.shared.queues.lock().retain(|other| !Arc::ptr_eq(other, queue));
     }
 
     /// Runs the segmenter. After an error or a panic it is dropped, and the next batch gets a new one.

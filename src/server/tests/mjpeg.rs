@@ -54,15 +54,16 @@ impl Viewer {
 fn mjpeg_sends_each_frame_at_once() {
     let view = view(&["gate"]);
     let server = server(&view);
-    let jpeg = view.streams()[0].outputs.jpeg.clone();
-    jpeg.publish(Bytes::from_static(b"without a viewer"));
+    let outputs = view.streams()[0].outputs.clone();
+    let (jpeg, run) = (outputs.jpeg.clone(), outputs.begin_run());
+    jpeg.publish(&run, Bytes::from_static(b"without a viewer"));
     let mut viewer = Viewer::connect(&server, &view, "gate");
-    jpeg.publish(Bytes::from_static(b"\xff\xd8first\xff\xd9"));
+    jpeg.publish(&run, Bytes::from_static(b"\xff\xd8first\xff\xd9"));
     let mut boundary = [0; 8];
     viewer.lines.read_exact(&mut boundary).unwrap();
     assert_eq!(&boundary, b"--jpeg\r\n");
     assert_eq!(viewer.frame(), b"\xff\xd8first\xff\xd9");
-    jpeg.publish(Bytes::from_static(b"second"));
+    jpeg.publish(&run, Bytes::from_static(b"second"));
     assert_eq!(viewer.frame(), b"second");
     assert_eq!(get(&server, "/api/v1/streams/gate").json()["viewers"]["mjpeg"], 1);
 }
@@ -71,14 +72,15 @@ fn mjpeg_sends_each_frame_at_once() {
 fn a_slow_viewer_skips_frames_and_gets_the_newest() {
     let view = view(&["gate"]);
     let server = server(&view);
-    let jpeg = view.streams()[0].outputs.jpeg.clone();
+    let outputs = view.streams()[0].outputs.clone();
+    let (jpeg, run) = (outputs.jpeg.clone(), outputs.begin_run());
     let mut viewer = Viewer::connect(&server, &view, "gate");
     let frames = 400_u32;
     let pace = crossbeam_channel::tick(Duration::from_millis(2));
     for n in 1..=frames {
         let mut frame = vec![0; 100_000];
         frame[..4].copy_from_slice(&n.to_be_bytes());
-        jpeg.publish(frame.into());
+        jpeg.publish(&run, frame.into());
         pace.recv().unwrap();
     }
     viewer.lines.read_exact(&mut [0; 8]).unwrap();
@@ -108,13 +110,14 @@ fn a_disconnected_viewer_is_not_counted() {
 fn a_snapshot_is_the_next_frame_or_a_503() {
     let view = view(&["gate"]);
     let server = server(&view);
-    let jpeg = view.streams()[0].outputs.jpeg.clone();
-    jpeg.publish(Bytes::from_static(b"old"));
+    let outputs = view.streams()[0].outputs.clone();
+    let (jpeg, run) = (outputs.jpeg.clone(), outputs.begin_run());
+    jpeg.publish(&run, Bytes::from_static(b"old"));
     let publisher = std::thread::spawn(move || {
         while jpeg.viewers() == 0 {
             std::thread::yield_now();
         }
-        jpeg.publish(Bytes::from_static(b"new"));
+        jpeg.publish(&run, Bytes::from_static(b"new"));
     });
     let answer = get(&server, "/api/v1/streams/gate/snapshot.jpg");
     assert_eq!((answer.status, answer.header("content-type"), answer.body.as_str()), (200, "image/jpeg", "new"));
