@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::http::{Mjpeg, get_json};
+use common::http::{Mjpeg, get_json, send};
 use common::onnx;
 use common::program::{Ended, maskcast, run, until};
 use common::rtsp::{NonReadingClient, Viewer};
@@ -33,6 +33,43 @@ fn is_red([red, green, blue]: [u8; 3]) -> bool {
 
 fn is_green([red, green, blue]: [u8; 3]) -> bool {
     green > 200 && red < 50 && blue < 50
+}
+
+/// Waits until the model makes so many masks a second of a stream, all of whose frames (15 a second) are shown.
+fn until_mask_rate(service: &Service, stream: &str, rates: std::ops::RangeInclusive<f64>) {
+    until(&format!("{stream}: {rates:?} masks a second"), || {
+        let report = service.stream(stream);
+        let (masks, fps) = (report["masks_per_second"].as_f64().unwrap(), report["fps"].as_f64().unwrap());
+        (rates.contains(&masks) && fps > 13.0 && report["state"] == "live").then_some(())
+    });
+}
+
+#[test]
+fn the_mask_rate_changes_while_the_stream_runs() {
+    let folder = folder();
+    let stream = |name: &str, more: &str| format!("[[stream]]\nname = \"{name}\"\nsource = \"{RED}\"\n{more}\n");
+    let service = Service::ready(
+        folder.path(),
+        &(stream("gate", "mask_rate = 2\nmax_mask_age = \"300ms\"") + &stream("yard", "")),
+    );
+    service.until_state("gate", "live");
+    until_mask_rate(&service, "gate", 1.8..=2.2);
+    until_mask_rate(&service, "yard", 13.0..=16.0);
+    let since = service.stream("gate")["since"].clone();
+    let address = format!("{}api/v1/streams/gate", service.page);
+    let patch = |body: &str| send("PATCH", &address, Some(body));
+    assert_eq!(patch(r#"{"mask_rate": 5}"#).0, 200);
+    until_mask_rate(&service, "gate", 4.7..=5.3);
+    let (status, _, problem) = patch(r#"{"mask_rate": "often"}"#);
+    assert_eq!(status, 422, "{problem}");
+    assert!(problem.contains("stream[gate].mask_rate") && problem.contains("auto"), "{problem}");
+    assert_eq!(patch(r#"{"mask_rate": "auto", "priority": 3}"#).0, 200);
+    until_mask_rate(&service, "gate", 13.0..=16.0);
+    let report = service.stream("gate");
+    assert_eq!((&report["config"]["mask_rate"], &report["config"]["priority"]), (&"auto".into(), &3.into()));
+    assert_eq!(report["since"], since, "the stream was live all the time");
+    let rate = service.metrics().find("maskcast_stream_masks_per_second", &[("stream", "gate")]);
+    assert!(rate.is_some_and(|rate| rate > 12.0), "{rate:?}");
 }
 
 /// The model as the API reports it.

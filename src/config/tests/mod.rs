@@ -132,6 +132,8 @@ password_file = "pw"
 transport = "udp"
 latency = 0.25
 show = "matched"
+mask_rate = "auto"
+priority = 7
 max_mask_age = 2
 max_latency = "700ms"
 silence_timeout = "1m"
@@ -257,6 +259,8 @@ timeout = "20s"
                 name: "gate-1_A".into(),
                 source,
                 show: Show::Matched,
+                mask_rate: MaskRate::Auto,
+                priority: 7,
                 max_mask_age: Duration::from_secs(2),
                 max_latency: Duration::from_millis(700),
                 silence_timeout: Duration::from_secs(60),

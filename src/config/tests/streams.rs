@@ -3,6 +3,26 @@
 use super::*;
 
 #[test]
+fn a_mask_rate_is_a_word_or_a_number() {
+    for (written, rate) in
+        [("\"auto\"", MaskRate::Auto), ("5", MaskRate::PerSecond(5.0)), ("0.1", MaskRate::PerSecond(0.1))]
+    {
+        let stream = stream(&format!("source = \"test://\"\nmask_rate = {written}"));
+        assert_eq!(stream.mask_rate, rate, "{written}");
+    }
+    for (written, problem) in [
+        ("\"often\"", "\"often\" is not one of \"auto\""),
+        ("0", "0 is not between 0.1 and 120"),
+        ("true", "must be a number, not a boolean"),
+    ] {
+        let error = only(read_stream(&format!("source = \"test://\"\nmask_rate = {written}")));
+        assert!(error.starts_with(&format!("stream[gate].mask_rate: {problem}")), "{error}");
+    }
+    let error = only(read_stream("source = \"test://\"\nshow = \"matched\"\nmask_rate = 5"));
+    assert!(error.starts_with("stream[gate].mask_rate: a stream with show"), "{error}");
+}
+
+#[test]
 fn no_streams() {
     let dir = folder();
     for text in ["model.path = \"m.onnx\"", "model.path = \"m.onnx\"\nstream = []"] {
