@@ -100,7 +100,7 @@ step sixth "$out/data-sixth" --init "$out/fifth/best.safetensors" --strategy fin
 # Pixels that are unlike the training images become `other`, and regions of which the network is not sure.
 export_model() {
 	"$train" export "$out/sixth/best.safetensors" "$data" --reject other=0.03 \
-		--reject-regions other=0.5,bicycle=0.7,vehicle=0.55 "$@"
+		--reject-regions other=0.5,person=0.4,bicycle=0.7,vehicle=0.55 "$@"
 }
 export_model -o "$out/everyday-fp32.onnx"
 export_model -o "$out/everyday.onnx" --int8 --calibration 64
