@@ -13,6 +13,7 @@
 
 mod area;
 mod cells;
+mod draw;
 #[cfg(test)]
 mod tests;
 
