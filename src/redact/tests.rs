@@ -388,7 +388,7 @@ fn cleared(
 ) -> (OwnedImage, Option<HideReason>) {
     let decision = clearance.decide(frame, mask);
     let cleared = clearance.clear(frame, &decision);
-    (OwnedImage::copy_of(cleared.image()), cleared.hidden().cloned())
+    (cleared.to_image(), cleared.hidden().cloned())
 }
 
 #[test]
@@ -477,7 +477,33 @@ fn after_a_panic_whole_frames_are_hidden_for_as_long_as_pixels_are_held() {
     };
     assert!(is_visible(&mut clearance, 0));
     clearance.recover();
-    assert!(clearance.last(None).is_none(), "what was half drawn is not shown");
     assert!(!is_visible(&mut clearance, 100));
     assert!(is_visible(&mut clearance, 100_000));
+}
+
+#[test]
+fn the_slate_has_what_may_be_published_of_the_last_frame() {
+    let mut noise = Noise(8);
+    let info = VideoInfo::new(PixelFormat::I420, 96, 64);
+    let config = RedactConfig { classes: vec!["person".into()], hold: Duration::ZERO, ..RedactConfig::default() };
+    let mut clearance = Clearance::of(Some(&config));
+    let mut last = frame(&mut noise, info, 3);
+    let raw = rows(&OwnedImage::copy_of(&last.pixels.image()), 0);
+    let mut mask = mask(&mut noise, (12, 8), last.captured_at, Duration::ZERO);
+    (mask.seq, mask.classes) = (3, (0..96).map(|pixel| u8::from(pixel % 12 < 5)).collect());
+    let decision = clearance.decide(&last, Ok(&mask));
+    let published = rows(&clearance.clear(&last, &decision).to_image(), 0);
+    assert_ne!(published, raw);
+    // A dropped frame after it changes nothing.
+    clearance.decide(&frame(&mut noise, info, 4), Err(HideReason::NoModel));
+    let slate = clearance.release(&mut last, Some(&decision)).expect("it was decided");
+    assert_eq!(rows(&slate.frame().to_image(), 0), published);
+    assert_eq!(rows(&OwnedImage::copy_of(&last.pixels.image()), 0), published, "the frame itself is not kept");
+
+    let mut next = frame(&mut noise, info, 5);
+    let slate = clearance.release(&mut next.clone(), Some(&decision)).expect("a frame that is hidden as a whole");
+    let luma = rows(&slate.frame().to_image(), 0);
+    assert!(luma[..8].iter().all(|row| row[..8].iter().all(|sample| *sample == luma[0][0])));
+    assert!(clearance.release(&mut next, None).is_none(), "nothing was decided");
+    assert!(rows(&OwnedImage::copy_of(&next.pixels.image()), 0).iter().flatten().all(|sample| *sample == 16));
 }
