@@ -16,16 +16,16 @@ pub(super) fn line_width(height: usize) -> usize {
     (height / 360).max(2)
 }
 
-/// Draws the contours of `cells` while copying.
+/// Draws the contours of `cells` while copying, or in `target` if there is no source.
 pub(super) fn draw(
     cells: &Cells<'_>,
     palette: &Palette,
     differs: &mut Vec<u8>,
     row_blend: &mut RowBlend,
-    source: &Image<'_>,
+    source: Option<&Image<'_>>,
     target: &mut ImageMut<'_>,
 ) {
-    let height = source.info.height;
+    let height = target.info.height;
     let width = line_width(height);
     for row in 0..cells.height() {
         let span = cells.span(row);

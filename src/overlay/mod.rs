@@ -104,12 +104,25 @@ impl Overlay {
             (target.info.width, target.info.height, target.info.format),
             "source and target have the same size and format"
         );
-        self.draw_mask(source, mask, target);
+        self.draw_mask(Some(source), mask, info.color, target);
         self.legend.draw(mask, target);
     }
 
-    fn draw_mask(&mut self, source: &Image<'_>, mask: Option<&Mask>, target: &mut ImageMut<'_>) {
-        let info = source.info;
+    /// The same, of an image with these colours that is already in `target`.
+    pub fn draw_over(&mut self, color: Colorimetry, mask: Option<&Mask>, target: &mut ImageMut<'_>) {
+        self.draw_mask(None, mask, color, target);
+        self.legend.draw(mask, target);
+    }
+
+    /// Without a source, the samples of `target` are blended.
+    fn draw_mask(
+        &mut self,
+        source: Option<&Image<'_>>,
+        mask: Option<&Mask>,
+        color: Colorimetry,
+        target: &mut ImageMut<'_>,
+    ) {
+        let info = VideoInfo { color, ..target.info };
         self.row_blend.fit(&info);
         let palette = match self.palette.take() {
             Some(made) if made.0 == info.color => made,
@@ -192,8 +205,15 @@ fn black(color: Colorimetry) -> BlendCoefficients {
     BlendCoefficients::new(to_yuv(Rgb(0, 0, 0), color).map(f32::from), 1.0)
 }
 
-/// Blends whole areas while copying: sets the coefficients once for each cell row, and blends all pixel rows of the cell row.
-fn tint(cells: &Cells<'_>, palette: &Palette, row_blend: &mut RowBlend, source: &Image<'_>, target: &mut ImageMut<'_>) {
+/// Blends whole areas while copying, or in `target` if there is no source: sets the coefficients once for each cell row, and blends
+/// all pixel rows of the cell row.
+fn tint(
+    cells: &Cells<'_>,
+    palette: &Palette,
+    row_blend: &mut RowBlend,
+    source: Option<&Image<'_>>,
+    target: &mut ImageMut<'_>,
+) {
     for row in 0..cells.height() {
         // Consecutive rows of real masks are often equal (sky, road): the coefficients are unchanged then.
         if row == 0 || cells.row(row) != cells.row(row - 1) {

@@ -71,11 +71,15 @@ impl RowBlend {
         layer.add[at..at + 8].copy_from_slice(&add);
     }
 
-    /// Blends the row into these luma rows, and into the chroma rows that begin in them.
-    pub fn blend(&self, rows: Range<usize>, source: &Image<'_>, target: &mut ImageMut<'_>) {
+    /// Blends the row into these luma rows, and into the chroma rows that begin in them. Without a source, the samples of `target`
+    /// are blended.
+    pub fn blend(&self, rows: Range<usize>, source: Option<&Image<'_>>, target: &mut ImageMut<'_>) {
         for_each_row(rows, source, target, |plane, source, target| {
             let layer = &self.planes[plane];
-            blend_row(source, &layer.inv, &layer.add, target);
+            match source {
+                Some(source) => blend_row(source, &layer.inv, &layer.add, target),
+                None => blend_in_place(&layer.inv, &layer.add, target),
+            }
         });
     }
 }
@@ -92,24 +96,30 @@ impl PlaneCoefficients {
     }
 }
 
-/// Copies these luma rows, and the chroma rows that begin in them.
-pub(super) fn copy_rows(rows: Range<usize>, source: &Image<'_>, target: &mut ImageMut<'_>) {
-    for_each_row(rows, source, target, |_, source, target| target.copy_from_slice(source));
+/// Copies these luma rows, and the chroma rows that begin in them. Without a source, they are in `target` already.
+pub(super) fn copy_rows(rows: Range<usize>, source: Option<&Image<'_>>, target: &mut ImageMut<'_>) {
+    if source.is_some() {
+        for_each_row(rows, source, target, |_, source, target| {
+            source.into_iter().for_each(|source| target.copy_from_slice(source));
+        });
+    }
 }
 
 /// Calls `work(plane, source row, target row)` for these luma rows and the chroma rows that begin in them.
 fn for_each_row(
     rows: Range<usize>,
-    source: &Image<'_>,
+    source: Option<&Image<'_>>,
     target: &mut ImageMut<'_>,
-    work: impl Fn(usize, &[u8], &mut [u8]),
+    work: impl Fn(usize, Option<&[u8]>, &mut [u8]),
 ) {
-    for plane in 0..source.info.planes() {
-        let width = source.info.plane_size(plane).0;
-        let (from, to) = (&source.planes[plane], &mut target.planes[plane]);
+    let info = target.info;
+    for plane in 0..info.planes() {
+        let width = info.plane_size(plane).0;
+        let (from, to) = (source.map(|source| &source.planes[plane]), &mut target.planes[plane]);
         let rows = if plane == 0 { rows.clone() } else { rows.start.div_ceil(2)..rows.end.div_ceil(2) };
         for row in rows {
-            work(plane, &from.data[row * from.stride..][..width], &mut to.data[row * to.stride..][..width]);
+            let from = from.map(|from| &from.data[row * from.stride..][..width]);
+            work(plane, from, &mut to.data[row * to.stride..][..width]);
         }
     }
 }
@@ -145,7 +155,7 @@ mod tests {
             row_blend.set(0, 5, &BlendCoefficients::CLEAR);
             row_blend.set(5, 29, &BlendCoefficients::new([100.0, 90.0, 80.0], 1.0));
             row_blend.set(29, 37, &BlendCoefficients::CLEAR);
-            row_blend.blend(1..3, &source.image(), &mut target.image_mut());
+            row_blend.blend(1..3, Some(&source.image()), &mut target.image_mut());
             let image = target.image();
             for y in 0..3 {
                 for x in 0..37 {

@@ -1,8 +1,10 @@
 //! The hidden area at the resolution of the mask: the pixels of the classes, grown, without holes, and held for a time.
 
 use std::collections::VecDeque;
+use std::ops::{Range, RangeInclusive};
 use std::time::{Duration, Instant};
 
+use multiversion::multiversion;
 use opencv::core::{BORDER_CONSTANT, Mat, Point, Scalar, Size};
 use opencv::imgproc::{self, MORPH_RECT};
 use opencv::prelude::*;
@@ -77,16 +79,19 @@ impl Area {
             (self.width, self.height) = (width, height);
             self.seen = vec![0; width * height];
         }
-        let mut now: Vec<u8> =
-            mask.classes.iter().map(|&class: &ClassId| marked(is_hidden[usize::from(class)])).collect();
+        let mut now = vec![0; width * height];
+        for classes in hidden_ranges(is_hidden) {
+            mark(&mask.classes, classes, &mut now);
+        }
         if let Some(probable) = &mask.probable {
             add_probable(&mut now, (width, height), probable)?;
         }
         // Most frames of most cameras have nothing to hide.
         if now.contains(&HIDDEN) {
             let mut grown = grow(&Mat::new_rows_cols_with_data(height as i32, width as i32, &now)?, growth)?;
-            fill_holes(&mut grown)?;
-            self.hold(grown.data_typed::<u8>()?, mask.captured_at, epoch, hold);
+            let grown = grown.data_typed_mut::<u8>()?;
+            fill_holes(grown, (width, height));
+            self.hold(grown, mask.captured_at, epoch, hold);
         } else {
             self.hold(&now, mask.captured_at, epoch, hold);
         }
@@ -111,11 +116,36 @@ impl Area {
             self.last.pop_front();
         }
         self.last.push_back(time);
-        self.hidden.clear();
-        self.hidden.extend(self.seen.iter_mut().zip(now).map(|(seen, &now)| {
-            *seen = if now == HIDDEN { time } else { *seen };
-            marked(*seen >= oldest)
-        }));
+        self.hidden.resize(now.len(), 0);
+        hold_pixels(now, time, oldest, &mut self.seen, &mut self.hidden);
+    }
+}
+
+/// The classes that are hidden, as ranges of indices.
+fn hidden_ranges(is_hidden: &[bool; 256]) -> Vec<RangeInclusive<ClassId>> {
+    let mut start = 0;
+    let runs = is_hidden.chunk_by(|a, b| a == b).map(|run| {
+        start += run.len();
+        (run[0], (start - run.len()) as ClassId..=(start - 1) as ClassId)
+    });
+    runs.filter(|(hidden, _)| *hidden).map(|(_, range)| range).collect()
+}
+
+/// Hides the pixels of a range of classes: one comparison for many pixels.
+#[multiversion(targets("x86_64+avx2"))]
+fn mark(classes: &[ClassId], range: RangeInclusive<ClassId>, area: &mut [u8]) {
+    let (first, last) = (*range.start(), *range.end());
+    for (pixel, &class) in area.iter_mut().zip(classes) {
+        *pixel |= marked(class.wrapping_sub(first) <= last - first);
+    }
+}
+
+/// Marks in `hidden` what was seen at `oldest` or later. What is seen now was seen at `time`.
+#[multiversion(targets("x86_64+avx2"))]
+fn hold_pixels(now: &[u8], time: u64, oldest: u64, seen: &mut [u64], hidden: &mut [u8]) {
+    for ((hidden, seen), &now) in hidden.iter_mut().zip(seen).zip(now) {
+        *seen = if now == HIDDEN { time } else { *seen };
+        *hidden = marked(*seen >= oldest);
     }
 }
 
@@ -139,6 +169,7 @@ fn micros(time: Instant, epoch: Instant) -> u64 {
     time.saturating_duration_since(epoch).as_micros() as u64 + 1
 }
 
+#[inline(always)]
 fn marked(is_hidden: bool) -> u8 {
     if is_hidden { HIDDEN } else { 0 }
 }
@@ -155,39 +186,90 @@ fn grow(area: &impl opencv::core::ToInputArray, growth: Growth) -> opencv::Resul
     Ok(grown)
 }
 
-/// Hides the parts that are not hidden, do not touch the border of the frame, and are small.
-fn fill_holes(area: &mut Mat) -> opencv::Result<()> {
-    let mut shown = Mat::default();
-    opencv::core::bitwise_not(area, &mut shown, &opencv::core::no_array())?;
-    let (mut labels, mut stats, mut centroids) = (Mat::default(), Mat::default(), Mat::default());
-    let parts = imgproc::connected_components_with_stats(
-        &shown,
-        &mut labels,
-        &mut stats,
-        &mut centroids,
-        4,
-        opencv::core::CV_32S,
-    )?;
-    let (width, height) = (area.cols(), area.rows());
-    let largest = (f64::from(width) * f64::from(height) * LARGEST_HOLE) as i32;
-    let mut is_hole = vec![false; parts as usize];
-    // The first part are the pixels that are hidden.
-    for part in 1..parts {
-        let stat = |column: i32| stats.at_2d::<i32>(part, column).copied();
-        let (left, top) = (stat(imgproc::CC_STAT_LEFT)?, stat(imgproc::CC_STAT_TOP)?);
-        let (right, bottom) = (left + stat(imgproc::CC_STAT_WIDTH)?, top + stat(imgproc::CC_STAT_HEIGHT)?);
-        let touches = left == 0 || top == 0 || right == width || bottom == height;
-        is_hole[part as usize] = !touches && stat(imgproc::CC_STAT_AREA)? <= largest;
-    }
-    if is_hole.contains(&true) {
-        let labels = labels.data_typed::<i32>()?;
-        for (pixel, &part) in area.data_typed_mut::<u8>()?.iter_mut().zip(labels) {
-            if is_hole[part as usize] {
-                *pixel = HIDDEN;
+/// Pixels of a row that are not hidden, one beside the other.
+struct Run {
+    pixels: Range<usize>,
+    /// The number of a run of the same part: an earlier one, or its own.
+    part: usize,
+}
+
+/// Hides the parts that are not hidden, do not touch the border of the frame, and are small. The pixels of a part touch at their
+/// sides.
+///
+/// The parts are found from runs of pixels, of which a row has a few: Rosenfeld and Pfaltz, *Sequential operations in digital picture
+/// processing*, Journal of the ACM 13(4), 1966.
+fn fill_holes(area: &mut [u8], (width, height): (usize, usize)) {
+    let largest = (width as f64 * height as f64 * LARGEST_HOLE) as usize;
+    let mut runs: Vec<Run> = Vec::new();
+    let mut above = 0..0;
+    for (row, pixels) in area.chunks_exact(width).enumerate() {
+        let first = runs.len();
+        let mut start = 0;
+        while start < width {
+            let end = run_end(pixels, start);
+            if pixels[start] != HIDDEN {
+                runs.push(Run { pixels: row * width + start..row * width + end, part: runs.len() });
+            }
+            start = end;
+        }
+        let mut at = above.start;
+        for run in first..runs.len() {
+            let columns = runs[run].pixels.start - width * row..runs[run].pixels.end - width * row;
+            let column =
+                |at: usize, runs: &[Run]| (runs[at].pixels.start % width, (runs[at].pixels.end - 1) % width + 1);
+            while at < above.end && column(at, &runs).1 <= columns.start {
+                at += 1;
+            }
+            // The last of these may also touch the next run.
+            while at < above.end && column(at, &runs).0 < columns.end {
+                join(&mut runs, at, run);
+                if column(at, &runs).1 > columns.end {
+                    break;
+                }
+                at += 1;
             }
         }
+        above = first..runs.len();
     }
-    Ok(())
+    let mut sizes = vec![0; runs.len()];
+    for run in 0..runs.len() {
+        let Run { pixels, .. } = &runs[run];
+        let (row, start, end) = (pixels.start / width, pixels.start % width, (pixels.end - 1) % width + 1);
+        let touches_border = row == 0 || row == height - 1 || start == 0 || end == width;
+        // All others are small enough.
+        let size = if touches_border { largest + 1 } else { pixels.len() };
+        sizes[first_of(&mut runs, run)] += size;
+    }
+    for run in 0..runs.len() {
+        if sizes[first_of(&mut runs, run)] <= largest {
+            area[runs[run].pixels.clone()].fill(HIDDEN);
+        }
+    }
+}
+
+/// The end of the equal pixels from `start` on.
+fn run_end(row: &[u8], start: usize) -> usize {
+    let (pixel, rest) = (row[start], &row[start..]);
+    let (chunks, _) = rest.as_chunks::<16>();
+    let equal = u128::from_ne_bytes([pixel; 16]);
+    let skipped = 16 * chunks.iter().take_while(|chunk| u128::from_ne_bytes(**chunk) == equal).count();
+    start + skipped + rest[skipped..].iter().take_while(|other| **other == pixel).count()
+}
+
+/// The first run of the part of a run.
+fn first_of(runs: &mut [Run], mut run: usize) -> usize {
+    while runs[run].part != run {
+        // Shortens the way of the next search.
+        runs[run].part = runs[runs[run].part].part;
+        run = runs[run].part;
+    }
+    run
+}
+
+/// Makes one part of those of two runs.
+fn join(runs: &mut [Run], a: usize, b: usize) {
+    let (a, b) = (first_of(runs, a), first_of(runs, b));
+    runs[a.max(b)].part = a.min(b);
 }
 
 /// Why the area is not known.

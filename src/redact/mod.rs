@@ -4,7 +4,7 @@
 //! frame ──▶ Clearance ──▶ ClearedFrame ──▶ overlay ──▶ outputs
 //! its mask ─┘   │
 //!               ├ area: classes, grown, held
-//!               └ cells: hidden in the planes
+//!               └ cells: hidden in the planes, drawn into the image of an output
 //! ```
 //!
 //! An output draws a [`ClearedFrame`], and only a [`Clearance`] makes one, so that the pixels of a frame reach an output only
@@ -13,6 +13,7 @@
 
 mod area;
 mod cells;
+mod draw;
 #[cfg(test)]
 mod tests;
 
@@ -21,8 +22,8 @@ use std::sync::Arc;
 
 use self::area::{Area, AreaError, Growth};
 use self::cells::{Cells, coarsest_side, side};
-use crate::config::RedactConfig;
-use crate::frame::{ClassBias, Frame, Image, Labels, Mask, OwnedImage, Pixels, VideoInfo};
+use crate::config::{RedactConfig, RedactStyle};
+use crate::frame::{ClassBias, Frame, Image, ImageMut, Labels, Mask, OwnedImage, Pixels, VideoInfo};
 
 /// Below this mean probability of the most probable class, the model sees something unlike its training images (darkness, fog, a covered
 /// lens), and its masks say nothing.
@@ -34,11 +35,12 @@ pub fn class_bias(config: &RedactConfig) -> Option<Arc<ClassBias>> {
     (bias > 0.0).then(|| Arc::new(ClassBias { classes: config.classes.clone(), bias }))
 }
 
-/// An image that may be published.
+/// An image that may be published. Its hidden cells are drawn where it is published, so that it is not copied before.
 pub struct ClearedFrame<'a> {
+    /// Not redacted.
     image: Image<'a>,
-    /// Why all of it is hidden.
-    hidden: Option<HideReason>,
+    /// What of it must be hidden.
+    hidden: Option<(Arc<HiddenCells>, RedactStyle)>,
 }
 
 impl<'a> ClearedFrame<'a> {
@@ -47,13 +49,47 @@ impl<'a> ClearedFrame<'a> {
         ClearedFrame { image, hidden: None }
     }
 
-    pub fn image(&self) -> &Image<'a> {
-        &self.image
+    /// Size, format and colours.
+    pub fn info(&self) -> VideoInfo {
+        self.image.info
+    }
+
+    /// The image, if nothing of it is hidden.
+    pub fn whole(&self) -> Option<&Image<'a>> {
+        let is_whole = self.hidden.as_ref().is_none_or(|(hidden, _)| hidden.cells.are_visible());
+        is_whole.then_some(&self.image)
+    }
+
+    /// Draws the visible cells and what is drawn instead of the hidden ones.
+    ///
+    /// # Panics
+    /// `target` has another size or format.
+    pub fn draw_to(&self, target: &mut ImageMut<'_>) {
+        match &self.hidden {
+            None => self.image.copy_to(target),
+            Some((hidden, style)) => hidden.cells.draw(*style, &self.image, target),
+        }
+    }
+
+    /// The same in a new image.
+    pub fn to_image(&self) -> OwnedImage {
+        let mut image = OwnedImage::new(self.info(), 0);
+        self.draw_to(&mut image.image_mut());
+        image
     }
 
     /// Why the whole frame is hidden; `None` if it is not.
     pub fn hidden(&self) -> Option<&HideReason> {
-        self.hidden.as_ref()
+        self.hidden.as_ref()?.0.reason.as_ref()
+    }
+}
+
+/// A copy of a frame that may be published, for the time in which the source sends no frames.
+pub struct ClearedImage(Arc<OwnedImage>);
+
+impl ClearedImage {
+    pub fn frame(&self) -> ClearedFrame<'_> {
+        ClearedFrame::unredacted(self.0.image())
     }
 }
 
@@ -115,51 +151,42 @@ impl Clearance {
     pub fn decide(&mut self, frame: &Frame, mask: Result<&Mask, HideReason>) -> Decision {
         match self {
             Clearance::Unredacted => Decision(None),
-            Clearance::Redacted(redactor) => Decision(Some(redactor.decide(frame, mask))),
+            Clearance::Redacted(redactor) => Decision(Some(Arc::new(redactor.decide(frame, mask)))),
         }
     }
 
     /// What may be published of a frame, by the decision about it.
-    pub fn clear<'a>(&'a mut self, frame: &'a Frame, decision: &Decision) -> ClearedFrame<'a> {
-        match (self, &decision.0) {
-            (Clearance::Unredacted, _) => ClearedFrame::unredacted(frame.pixels.image()),
-            (Clearance::Redacted(redactor), Some(decided)) => redactor.clear(frame, decided),
-            (Clearance::Redacted(redactor), None) => {
-                redactor.clear(frame, &HiddenCells::all(frame, HideReason::OtherFrame))
-            }
+    pub fn clear<'a>(&self, frame: &'a Frame, decision: &Decision) -> ClearedFrame<'a> {
+        match self {
+            Clearance::Unredacted => ClearedFrame::unredacted(frame.pixels.image()),
+            Clearance::Redacted(redactor) => redactor.clear(frame, decision),
         }
     }
 
-    /// The newest image that may be published while the source sends no frames: the frame `last` without redaction, else the last
-    /// cleared one.
-    pub fn last<'a>(&'a self, last: Option<&'a Frame>) -> Option<ClearedFrame<'a>> {
-        let image = match self {
-            Clearance::Unredacted => last?.pixels.image(),
-            Clearance::Redacted(redactor) => redactor.cleared.as_ref()?.image(),
+    /// Replaces the pixels of a frame, whose buffer belongs to the source, with a copy of what may be published of it, by the
+    /// decision about it. Without a decision, nothing of a redacted stream may be published: they become black.
+    pub fn release(&self, frame: &mut Frame, decision: Option<&Decision>) -> Option<ClearedImage> {
+        let cleared = match (self, decision) {
+            (Clearance::Redacted(_), None) => None,
+            (_, decision) => Some(Arc::new(self.clear(frame, decision.unwrap_or(&Decision(None))).to_image())),
         };
-        Some(ClearedFrame { image, hidden: None })
-    }
-
-    /// Replaces the pixels of a frame, whose buffer belongs to the source, with a copy; with redaction, with black, because
-    /// [`Clearance::last`] does not use them.
-    pub fn release(&self, frame: &mut Frame) {
-        frame.pixels = Arc::new(match self {
-            Clearance::Unredacted => OwnedImage::copy_of(&frame.pixels.image()),
-            Clearance::Redacted(_) => OwnedImage::new(frame.info(), 0),
-        });
+        frame.pixels = match &cleared {
+            Some(cleared) => Arc::clone(cleared) as Arc<dyn Pixels>,
+            None => Arc::new(OwnedImage::new(frame.info(), 0)),
+        };
+        cleared.map(ClearedImage)
     }
 
     /// After a panic, what was seen before is not certain: whole frames are hidden for the time of `hold`.
     pub fn recover(&mut self) {
         if let Clearance::Redacted(redactor) = self {
-            redactor.cleared = None;
             redactor.area.forget(std::time::Instant::now());
         }
     }
 }
 
 /// What of one frame is hidden.
-pub struct Decision(Option<HiddenCells>);
+pub struct Decision(Option<Arc<HiddenCells>>);
 
 impl Decision {
     /// Why all of the frame is hidden; `None` if it is not.
@@ -189,13 +216,11 @@ pub struct Redactor {
     /// The labels of the newest mask, and which of them are hidden.
     classes: Option<(Labels, HiddenClasses)>,
     area: Area,
-    /// What was published last.
-    cleared: Option<OwnedImage>,
 }
 
 impl Redactor {
     fn new(config: RedactConfig) -> Self {
-        Redactor { config, classes: None, area: Area::default(), cleared: None }
+        Redactor { config, classes: None, area: Area::default() }
     }
 
     fn decide(&mut self, frame: &Frame, mask: Result<&Mask, HideReason>) -> HiddenCells {
@@ -206,23 +231,12 @@ impl Redactor {
         }
     }
 
-    fn clear(&mut self, frame: &Frame, decided: &HiddenCells) -> ClearedFrame<'_> {
-        let source = frame.pixels.image();
-        let info = source.info;
-        let other;
-        let decided = if decided.seq == frame.seq {
-            decided
-        } else {
-            other = HiddenCells::all(frame, HideReason::OtherFrame);
-            &other
+    fn clear<'a>(&self, frame: &'a Frame, decision: &Decision) -> ClearedFrame<'a> {
+        let hidden = match &decision.0 {
+            Some(decided) if decided.seq == frame.seq => Arc::clone(decided),
+            _ => Arc::new(HiddenCells::all(frame, HideReason::OtherFrame)),
         };
-        // The buffer is taken out: after a panic, what was half drawn is not there.
-        let mut cleared = match self.cleared.take() {
-            Some(cleared) if cleared.image().info == info => cleared,
-            _ => OwnedImage::new(info, 0),
-        };
-        decided.cells.draw(self.config.style, &source, &mut cleared.image_mut());
-        ClearedFrame { image: self.cleared.insert(cleared).image(), hidden: decided.reason.clone() }
+        ClearedFrame { image: frame.pixels.image(), hidden: Some((hidden, self.config.style)) }
     }
 
     /// The cells that must be hidden.

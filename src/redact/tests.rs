@@ -232,6 +232,128 @@ fn a_blur_stays_within_the_range_of_the_image() {
     }
 }
 
+/// Draws all styles slowly, with the cells and formulas of the documentation.
+#[test]
+fn cells_are_drawn_as_by_a_slow_computation() {
+    let mut noise = Noise(6);
+    for n in 0..120 {
+        let info = video(&mut noise);
+        let style = STYLES[n % 3];
+        // Also cells of more lines than fit into a sum of 16 bits.
+        let side = 2 + 2 * noise.below(if n % 5 == 0 { 150 } else { 20 });
+        let share = [3, 30][noise.below(2)];
+        let size = (info.width.div_ceil(side), info.height.div_ceil(side));
+        let area: Vec<u8> = (0..size.0 * size.1).map(|_| marked(noise.below(share) == 0)).collect();
+        let hides = |column: usize, row: usize| area[row * size.0 + column] == HIDDEN;
+        // A mask that covers the frame with whole cells; the last of a row may not be whole, which would make them differ.
+        let whole = VideoInfo { width: size.0 * side, height: size.1 * side, ..info };
+        let cells = Cells::of(&area, size, &whole, side);
+        let mut source = OwnedImage::new(info, noise.below(5));
+        let brightest = [2, 256][noise.below(2)];
+        for plane in source.image_mut().planes {
+            plane.data.iter_mut().for_each(|sample| *sample = (255 - noise.below(brightest)) as u8);
+        }
+        let mut target = OwnedImage::new(info, noise.below(5));
+        cells.draw(style, &source.image(), &mut target.image_mut());
+        for plane in 0..info.planes() {
+            let (from, to) = (rows(&source, plane), rows(&target, plane));
+            let channels = if plane == 1 && info.format == PixelFormat::Nv12 { 2 } else { 1 };
+            let side = if plane == 0 { side } else { side / 2 };
+            let mean_of = |column: usize, row: usize, channel: usize| {
+                let lines = &from[row * side..from.len().min((row + 1) * side)];
+                let samples = lines.iter().flat_map(|line| {
+                    line.chunks(channels).map(|sample| sample[channel]).skip(column * side).take(side)
+                });
+                let (sum, count) = samples.fold((0, 0), |(sum, count), sample| (sum + usize::from(sample), count + 1));
+                (sum as f64 / count as f64).round()
+            };
+            let means: Vec<f64> = (0..size.0 * size.1 * channels)
+                .map(|n| mean_of(n / channels % size.0, n / channels / size.0, n % channels))
+                .collect();
+            let mean = |column: usize, row: usize, channel: usize| means[(row * size.0 + column) * channels + channel];
+            let around = |at: usize, cells: usize| {
+                let position = (at as f64 + 0.5) / side as f64 - 0.5;
+                let cell = |position: f64| (position.max(0.0) as usize).min(cells - 1);
+                (cell(position.floor()), cell(position.floor() + 1.0), position - position.floor())
+            };
+            for (y, line) in to.iter().enumerate() {
+                for (byte, &drawn) in line.iter().enumerate() {
+                    let (x, channel) = (byte / channels, byte % channels);
+                    let expected = match style {
+                        _ if !hides(x / side, y / side) => f64::from(from[y][byte]),
+                        RedactStyle::Fill => {
+                            if plane == 0 {
+                                96.0
+                            } else {
+                                128.0
+                            }
+                        }
+                        RedactStyle::Pixelate => mean(x / side, y / side, channel),
+                        RedactStyle::Blur => {
+                            let ((left, right, across), (above, below, down)) = (around(x, size.0), around(y, size.1));
+                            let mixed = |a: f64, b: f64, weight: f64| a * (1.0 - weight) + b * weight;
+                            let [above, below] = [above, below]
+                                .map(|row| mixed(mean(left, row, channel), mean(right, row, channel), across));
+                            mixed(above, below, down)
+                        }
+                    };
+                    let most = if style == RedactStyle::Blur { 0.52 } else { 0.0 };
+                    let difference = (f64::from(drawn) - expected).abs();
+                    assert!(difference <= most, "{style:?} {info:?} {side} {plane} {x} {y}: {drawn}, not {expected}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_parts_that_are_hidden_as_holes_are_those_of_a_flood_fill() {
+    let mut noise = Noise(7);
+    let mut holes = 0;
+    for _ in 0..100 {
+        let (width, height) = (1 + noise.below(90), 1 + noise.below(90));
+        let density = 2 + noise.below(4);
+        let classes: Vec<u8> = (0..width * height).map(|_| u8::from(noise.below(density) > 0)).collect();
+        let mask = Mask { classes, ..mask(&mut Noise(0), (width, height), Instant::now(), Duration::ZERO) };
+        let mut expected: Vec<u8> = mask.classes.iter().map(|&class| marked(class == 1)).collect();
+        if mask.classes.contains(&1) {
+            let mut is_known = vec![false; width * height];
+            for start in (0..width * height).filter(|&pixel| mask.classes[pixel] == 0) {
+                let (mut part, mut done, mut touches) = (vec![], 0, false);
+                if !std::mem::replace(&mut is_known[start], true) {
+                    part.push(start);
+                }
+                while done < part.len() {
+                    let (x, y) = (part[done] % width, part[done] / width);
+                    touches |= x == 0 || y == 0 || x == width - 1 || y == height - 1;
+                    for (dx, dy) in [(0, 1), (1, 0), (2, 1), (1, 2)] {
+                        let (x, y) = (x + dx, y + dy);
+                        let is_inside = (1..=width).contains(&x) && (1..=height).contains(&y);
+                        let near = (y.max(1) - 1) * width + x.max(1) - 1;
+                        if is_inside && mask.classes[near] == 0 && !std::mem::replace(&mut is_known[near], true) {
+                            part.push(near);
+                        }
+                    }
+                    done += 1;
+                }
+                if !touches && part.len() <= width * height / 500 {
+                    part.iter().for_each(|&pixel| expected[pixel] = HIDDEN);
+                    holes += usize::from(part.len() > 1);
+                }
+            }
+        }
+        let none = Growth { columns: 0, rows: 0 };
+        let mut area = Area::default();
+        let found = area.update(&mask, &hidden(), none, Duration::ZERO).unwrap();
+        assert!(found == expected, "{width} {height} {density}");
+    }
+    assert!(holes > 100, "{holes}");
+}
+
+fn marked(is_hidden: bool) -> u8 {
+    if is_hidden { HIDDEN } else { 0 }
+}
+
 #[test]
 fn a_face_of_an_eighth_of_the_height_touches_at_most_eight_cells() {
     for height in 64..4400 {
@@ -266,7 +388,7 @@ fn cleared(
 ) -> (OwnedImage, Option<HideReason>) {
     let decision = clearance.decide(frame, mask);
     let cleared = clearance.clear(frame, &decision);
-    (OwnedImage::copy_of(cleared.image()), cleared.hidden().cloned())
+    (cleared.to_image(), cleared.hidden().cloned())
 }
 
 #[test]
@@ -355,7 +477,33 @@ fn after_a_panic_whole_frames_are_hidden_for_as_long_as_pixels_are_held() {
     };
     assert!(is_visible(&mut clearance, 0));
     clearance.recover();
-    assert!(clearance.last(None).is_none(), "what was half drawn is not shown");
     assert!(!is_visible(&mut clearance, 100));
     assert!(is_visible(&mut clearance, 100_000));
+}
+
+#[test]
+fn the_slate_has_what_may_be_published_of_the_last_frame() {
+    let mut noise = Noise(8);
+    let info = VideoInfo::new(PixelFormat::I420, 96, 64);
+    let config = RedactConfig { classes: vec!["person".into()], hold: Duration::ZERO, ..RedactConfig::default() };
+    let mut clearance = Clearance::of(Some(&config));
+    let mut last = frame(&mut noise, info, 3);
+    let raw = rows(&OwnedImage::copy_of(&last.pixels.image()), 0);
+    let mut mask = mask(&mut noise, (12, 8), last.captured_at, Duration::ZERO);
+    (mask.seq, mask.classes) = (3, (0..96).map(|pixel| u8::from(pixel % 12 < 5)).collect());
+    let decision = clearance.decide(&last, Ok(&mask));
+    let published = rows(&clearance.clear(&last, &decision).to_image(), 0);
+    assert_ne!(published, raw);
+    // A dropped frame after it changes nothing.
+    clearance.decide(&frame(&mut noise, info, 4), Err(HideReason::NoModel));
+    let slate = clearance.release(&mut last, Some(&decision)).expect("it was decided");
+    assert_eq!(rows(&slate.frame().to_image(), 0), published);
+    assert_eq!(rows(&OwnedImage::copy_of(&last.pixels.image()), 0), published, "the frame itself is not kept");
+
+    let mut next = frame(&mut noise, info, 5);
+    let slate = clearance.release(&mut next.clone(), Some(&decision)).expect("a frame that is hidden as a whole");
+    let luma = rows(&slate.frame().to_image(), 0);
+    assert!(luma[..8].iter().all(|row| row[..8].iter().all(|sample| *sample == luma[0][0])));
+    assert!(clearance.release(&mut next, None).is_none(), "nothing was decided");
+    assert!(rows(&OwnedImage::copy_of(&next.pixels.image()), 0).iter().flatten().all(|sample| *sample == 16));
 }

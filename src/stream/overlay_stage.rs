@@ -22,7 +22,7 @@ use crate::config::{OverlayConfig, StreamConfig};
 use crate::frame::{Frame, Labels, Mask, PixelFormat, VideoInfo};
 use crate::overlay::{OutputImage, Overlay};
 use crate::publish::{CaptureTime, Output, PublishOutcome};
-use crate::redact::Clearance;
+use crate::redact::{Clearance, ClearedImage, Decision};
 use crate::segment::SegmentError;
 use crate::segment::pool::{Matched, ModelBanner, ModelShare, NoMask};
 use crate::steady::Steady;
@@ -76,7 +76,11 @@ pub struct OverlayStage {
     early: Vec<Mask>,
     /// The newest frame, for the slate.
     last: Option<Frame>,
+    /// What of it may be published; `None` after a panic.
+    last_decision: Option<Decision>,
     last_slate: Option<Instant>,
+    /// What the slates show of it, as long as the source is offline.
+    slate: Option<ClearedImage>,
     /// When the first frame was captured: before it, no mask can be too old.
     started: Option<Instant>,
 }
@@ -112,7 +116,9 @@ impl OverlayStage {
             mask: None,
             early: Vec::new(),
             last: None,
+            last_decision: None,
             last_slate: None,
+            slate: None,
             started: None,
         }
     }
@@ -322,9 +328,11 @@ impl OverlayStage {
         let wanted = self.output.wanted();
         let (overlay, output, status) = (&mut self.overlay, &mut self.output, &self.status);
         let (steady, smooth, clearance) = (&mut self.steady, self.settings.smooth, &mut self.clearance);
-        let mut hidden = None;
+        let (mut hidden, last_decision) = (None, &mut self.last_decision);
+        *last_decision = None;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let decision = clearance.decide(frame, drawn.mask.ok_or_else(|| drawn.no_mask()));
+            let decision = last_decision.insert(decision);
             hidden = decision.hides_all().map(ToString::to_string);
             if !wanted {
                 // No sink needs frames: the frame counts as published.
@@ -332,7 +340,7 @@ impl OverlayStage {
             }
             let mut paint = |target: &mut OutputImage<'_, '_>| {
                 let watch = Stopwatch::start();
-                let cleared = clearance.clear(frame, &decision);
+                let cleared = clearance.clear(frame, decision);
                 match cleared.hidden() {
                     None => target.draw(overlay, &cleared, drawn.mask.map(|mask| steady.steady(mask, smooth))),
                     Some(reason) => {
@@ -348,7 +356,7 @@ impl OverlayStage {
             output.publish(stamp, info, &mut paint)
         }));
         self.last = Some(frame.clone());
-        self.last_slate = None;
+        (self.last_slate, self.slate) = (None, None);
         self.status.set_info(info);
         match outcome {
             Ok(Ok(outcome @ (PublishOutcome::Published | PublishOutcome::Encoding))) => {
@@ -383,6 +391,7 @@ impl OverlayStage {
                 self.overlay = Overlay::ignoring_unknown_labels(&self.settings, &self.labels);
                 self.steady = Steady::default();
                 self.clearance.recover();
+                self.last_decision = None;
                 self.status.count_panic();
                 Err(frame_error(frame, FrameError::Panicked(panic_text(&*panic).to_owned())))
             }
@@ -413,7 +422,7 @@ impl OverlayStage {
             self.log(&format!("mask sink failed: {error}"));
         }
         if let Some(last) = &mut self.last {
-            self.clearance.release(last);
+            self.slate = self.clearance.release(last, self.last_decision.as_ref());
         }
     }
 
@@ -446,7 +455,7 @@ impl OverlayStage {
         // The clock of the source does not advance; that of the slate continues from the last frame.
         let pts = self.last.as_ref().map_or(Duration::ZERO, |last| last.pts + last.captured_at.elapsed());
         let (overlay, output) = (&mut self.overlay, &mut self.output);
-        let last = self.clearance.last(self.last.as_ref());
+        let last = self.slate.as_ref().map(ClearedImage::frame);
         let mut paint = |target: &mut OutputImage<'_, '_>| target.slate(overlay, last.as_ref(), &lines);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             output.publish(CaptureTime { pts, captured_at: now, slate: true }, info, &mut paint)

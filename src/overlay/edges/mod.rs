@@ -79,8 +79,14 @@ impl Scene<'_> {
 }
 
 impl Edges {
-    /// Blends the mask while copying.
-    pub fn draw(&mut self, scene: &Scene<'_>, row_blend: &mut RowBlend, source: &Image<'_>, target: &mut ImageMut<'_>) {
+    /// Blends the mask while copying, or into `target` if there is no source.
+    pub fn draw(
+        &mut self,
+        scene: &Scene<'_>,
+        row_blend: &mut RowBlend,
+        source: Option<&Image<'_>>,
+        target: &mut ImageMut<'_>,
+    ) {
         let Scene { cells, palette, paint } = scene;
         self.begin(cells, paint, row_blend.interleaved());
         let diagonals = paint.has_lines() || paint.pixels_per_cell < MIN_CELL_WITHOUT_DIAGONALS;

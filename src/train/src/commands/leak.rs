@@ -115,7 +115,7 @@ pub fn leaks(
                 let Some((_, mask)) = masks.iter().find(|(known, _)| *known == bias) else { continue };
                 let decision = clearance.decide(&plain, Ok(mask));
                 let is_hidden = decision.hides_all().is_some();
-                let cleared = clearance.clear(&plain, &decision);
+                let cleared = clearance.clear(&plain, &decision).to_image();
                 let luma = &cleared.image().planes[0];
                 let rows = luma.data.chunks(luma.stride).flat_map(|row| &row[..image.width]);
                 leak.add(&image.labels, &wanted, rows.copied(), is_hidden);
