@@ -42,6 +42,36 @@ impl PublishRate {
     }
 }
 
+/// The masks of the last [`RATE_WINDOW`], and at least the newest two.
+#[derive(Default)]
+pub(super) struct MaskTimes(VecDeque<Instant>);
+
+impl MaskTimes {
+    /// Counts a mask that is made at `now`.
+    pub fn count(&mut self, now: Instant) {
+        self.0.push_back(now);
+        self.remove_old(now);
+    }
+
+    /// Masks per second. While none are made, the rate decreases with the time since the newest one.
+    pub fn rate(&mut self, now: Instant) -> f64 {
+        self.remove_old(now);
+        match (self.0.front(), self.0.back()) {
+            (Some(first), Some(last)) if last > first => {
+                let interval = (*last - *first) / (self.0.len() - 1) as u32;
+                1.0 / interval.max(now.saturating_duration_since(*last)).as_secs_f64()
+            }
+            _ => 0.0,
+        }
+    }
+
+    fn remove_old(&mut self, now: Instant) {
+        while self.0.len() > 2 && now.saturating_duration_since(self.0[0]) > RATE_WINDOW {
+            self.0.pop_front();
+        }
+    }
+}
+
 fn remove_old<T>(entries: &mut VecDeque<T>, at: impl Fn(&T) -> Instant, now: Instant) {
     while entries.front().is_some_and(|entry| now.duration_since(at(entry)) > RATE_WINDOW) {
         entries.pop_front();
@@ -51,6 +81,19 @@ fn remove_old<T>(entries: &mut VecDeque<T>, at: impl Fn(&T) -> Instant, now: Ins
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_mask_rate_is_known_for_slow_rates_and_decreases_when_no_masks_come() {
+        let (mut masks, start) = (MaskTimes::default(), Instant::now());
+        assert_eq!(masks.rate(start), 0.0);
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        (0..=20).for_each(|n| masks.count(at(n * 200)));
+        assert!((masks.rate(at(4000)) - 5.0).abs() < 1e-9);
+        masks.count(at(14_000));
+        masks.count(at(24_000));
+        assert!((masks.rate(at(24_500)) - 0.1).abs() < 1e-9);
+        assert!((masks.rate(at(44_000)) - 0.05).abs() < 1e-9);
+    }
 
     #[test]
     fn the_rate_counts_intervals_and_is_zero_without_frames() {

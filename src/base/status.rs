@@ -11,7 +11,7 @@ use tracing::Level;
 use super::encode_status::EncodeStatus;
 use super::ledger::Ledger;
 use super::output_status::OutputStatus;
-use super::publish_rate::PublishRate;
+use super::publish_rate::{MaskTimes, PublishRate};
 use super::timing::{Distribution, Elapsed, Stage};
 use crate::base::log_dedup::{self, LogLine, STATE_TARGET};
 use crate::frame::VideoInfo;
@@ -126,7 +126,7 @@ pub struct Status {
     /// The number of earlier runs of the stream whose threads hang.
     hung: AtomicUsize,
     rate: Mutex<PublishRate>,
-    mask_rate: Mutex<PublishRate>,
+    mask_times: Mutex<MaskTimes>,
 }
 
 impl Status {
@@ -158,7 +158,7 @@ impl Status {
             overlay_beat: Mutex::new(Instant::now()),
             hung: AtomicUsize::new(0),
             rate: Mutex::default(),
-            mask_rate: Mutex::default(),
+            mask_times: Mutex::default(),
         }
     }
 
@@ -339,12 +339,12 @@ impl Status {
 
     /// Counts a mask that the model has made.
     pub fn count_mask(&self) {
-        self.mask_rate.lock().count_published(Instant::now());
+        self.mask_times.lock().count(Instant::now());
     }
 
-    /// Masks a second, over the last two seconds; 0 with fewer than two masks.
+    /// Masks per second, over the last two seconds or the last two masks.
     pub fn mask_rate(&self) -> f64 {
-        self.mask_rate.lock().rate(Instant::now()).0
+        self.mask_times.lock().rate(Instant::now())
     }
 
     /// Published frames per second and their median delay, over the last two seconds.

@@ -1,4 +1,4 @@
-//! `stream.mask_rate`: how many masks a second the model makes of a stream.
+//! `stream.mask_rate`: how many masks per second the model makes of a stream.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -75,9 +75,15 @@ impl JsonSchema for MaskRate {
 
 /// `"auto"` or a number of masks a second.
 pub(super) fn read_mask_rate(value: &Value) -> Option<Json> {
-    const HELP: Option<&str> = Some("write \"auto\", or a number of masks a second, for example 5");
-    if value.is_string() {
-        return value.choice(&[AUTO], HELP).map(Json::from);
+    const HELP: Option<&str> = Some("write \"auto\", or a number of masks per second, for example 5");
+    if value.is_number() {
+        return value.number(LEAST..=MOST, HELP).map(Json::from);
     }
-    value.number(LEAST..=MOST, HELP).map(Json::from)
+    if !value.is_string() {
+        return value.wrong_type("\"auto\" or a number", HELP);
+    }
+    match value.text()? {
+        AUTO => Some(AUTO.into()),
+        word => value.fail(format!("{word:?} is neither \"auto\" nor a number"), HELP),
+    }
 }

@@ -62,9 +62,8 @@ pub struct RedactConfig {
     #[serde(with = "super::duration")]
     #[schemars(with = "DurationText", extend("x-least" = "0s", "x-most" = "10s"))]
     pub hold: Duration,
-    /// A pixel is hidden also where the probability of the classes, together, is at least 0.5 less this number, though another class
-    /// may be more probable: 0.45 hides from a probability of 0.05 on. 0 hides only where one of the classes is the most probable.
-    /// Needs a model with the output `scores`, as `maskcast-train export` makes it.
+    /// Hides more than the mask does: a pixel is also hidden where the summed probability of the classes is at least 0.5 − `bias`,
+    /// even if another class is more probable. 0.45 hides from a probability of 0.05. With 0, only the mask counts. Needs a model with the output `scores`, as `maskcast-train export` makes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 0.499), extend(
         "x-default" = "0.45 with scores, else 0",

@@ -51,16 +51,15 @@ pub struct StreamConfig {
     /// Which mask is drawn on which frame.
     #[schemars(extend("x-default" = "`full-rate`; `matched` for a file with `speed = \"max\"`"))]
     pub show: Show,
-    /// With `show = "full-rate"`: how many masks a second the model makes; the video keeps its rate. `auto`: as many as the share of
-    /// the stream in the time of the model allows, at most one for each frame. A number: at most so many.
+    /// How many masks per second the model makes of this stream (with `show = "full-rate"` only); the video keeps its frame rate.
+    /// `auto`: one for each frame, or fewer if the model is overloaded. A number: at most this many.
     #[schemars(extend("x-applies" = "next-frame"))]
     pub mask_rate: MaskRate,
-    /// Share of the stream in the time of the model when it cannot make all masks: a stream with 2 gets twice as many masks as one
-    /// with 1.
-    #[schemars(range(min = 1, max = 100), extend("x-applies" = "next-frame", "x-help" = "1 to 100; 2 is twice the share of 1"))]
+    /// Weight of the stream when the model is overloaded: a stream with 2 gets twice as many masks as one with 1.
+    #[schemars(range(min = 1, max = 100), extend("x-applies" = "next-frame", "x-help" = "1 to 100; 2 is twice the weight of 1"))]
     pub priority: u32,
-    /// With `show = "full-rate"`: the maximum age of a mask, after the time between two masks by `mask_rate`. An older mask is not drawn, and the state of the stream is
-    /// `stale`. With `show = "matched"` and a live source: how long a frame waits for its mask.
+    /// With `show = "full-rate"`: the maximum age of a mask; with a number as `mask_rate`, 1/`mask_rate` seconds more. An older mask is
+    /// not drawn, and the state of the stream is `stale`. With `show = "matched"` and a live source: how long a frame waits for its mask.
     #[serde(with = "super::duration")]
     #[schemars(with = "DurationText", extend("x-least" = "50ms", "x-most" = "1m"))]
     pub max_mask_age: Duration,
@@ -147,8 +146,15 @@ impl StreamConfig {
             }
         }
         if self.show == Show::Matched && self.mask_rate != MaskRate::Auto {
-            let help = Some("remove mask_rate, or write show = \"full-rate\"");
-            section.fail("mask_rate", "a stream with show = \"matched\" publishes each frame with its own mask", help);
+            let help = match self.redact {
+                Some(_) => "remove mask_rate: a stream with [stream.redact] publishes each frame with its own mask",
+                None => "remove mask_rate, or write show = \"full-rate\"",
+            };
+            section.fail(
+                "mask_rate",
+                "is not possible with show = \"matched\", which needs a mask for every frame",
+                Some(help),
+            );
         }
         let records_a_rule = self.rules.iter().any(|rule| rule.record);
         if let Some(record) = &mut self.record {

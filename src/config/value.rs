@@ -70,6 +70,10 @@ impl<'a> Value<'a> {
         matches!(self.value, DeValue::String(_))
     }
 
+    pub(super) fn is_number(&self) -> bool {
+        matches!(self.value, DeValue::Integer(_) | DeValue::Float(_))
+    }
+
     pub(super) fn is_boolean(&self) -> bool {
         matches!(self.value, DeValue::Boolean(_))
     }

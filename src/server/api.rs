@@ -32,7 +32,7 @@ pub(super) struct StreamReport {
     #[schema(example = "gate")]
     name: String,
     /// `starting`: no frame since the stream started, or the first model is loading. `live`: frames and masks arrive. `stale`: frames arrive, but the
-    /// newest mask is older than `max_mask_age`. `waiting_for_keyframe`: the source sends video that cannot be decoded
+    /// newest mask is older than `max_mask_age` (plus 1/`mask_rate`). `waiting_for_keyframe`: the source sends video that cannot be decoded
     /// before its next keyframe. `offline`: no frames arrive.
     #[schema(example = "live")]
     state: &'static str,
@@ -53,7 +53,7 @@ pub(super) struct StreamReport {
     in_flight: u64,
     /// Published frames per second, mean of the last two seconds.
     fps: f64,
-    /// Masks that the model made of the stream per second, mean of the last two seconds.
+    /// Masks per second that the model makes of the stream, mean of the last two seconds or of the last two masks.
     masks_per_second: f64,
     /// Age of the newest mask in milliseconds, since its frame was captured; null without a current mask.
     mask_age_ms: Option<f64>,

@@ -127,7 +127,11 @@ fn conditions(streams: &[Arc<StreamView>], out: &mut Families) {
     let rates = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.rate().0));
     out.gauges("maskcast_stream_fps", "Published frames a second, over the last two seconds.", rates);
     let rates = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.mask_rate()));
-    out.gauges("maskcast_stream_masks_per_second", "Masks a second, over the last two seconds.", rates);
+    out.gauges(
+        "maskcast_stream_masks_per_second",
+        "Masks per second that the model makes, over the last two seconds or the last two masks.",
+        rates,
+    );
     let bytes = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.encode.bytes() as f64));
     out.counters("maskcast_encoded_bytes_total", "Bytes of H.264 that were encoded. Sinks share one encode.", bytes);
     let limits = streams.iter().filter_map(|stream| {

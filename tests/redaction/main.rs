@@ -24,8 +24,8 @@
 //! | [`configuration`] | reloads, restarts, clients of the API, and `maskcast check` |
 //!
 //! A worker that panics and a provider that is lost cannot be caused from outside of the program; `tests/pipeline.rs` causes
-//! panics in its parts. Nor can the change from a software encoder that fails to another one: x264, which is the first, accepts
-//! all frames that OpenH264 accepts.
+//! panics in its parts. Nor can a fallback from one software encoder to the next: x264, the first, accepts every frame
+//! that OpenH264 accepts.
 
 #[path = "../common/mod.rs"]
 mod common;

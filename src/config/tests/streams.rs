@@ -11,15 +11,15 @@ fn a_mask_rate_is_a_word_or_a_number() {
         assert_eq!(stream.mask_rate, rate, "{written}");
     }
     for (written, problem) in [
-        ("\"often\"", "\"often\" is not one of \"auto\""),
+        ("\"often\"", "\"often\" is neither \"auto\" nor a number"),
         ("0", "0 is not between 0.1 and 120"),
-        ("true", "must be a number, not a boolean"),
+        ("true", "must be \"auto\" or a number, not a boolean"),
     ] {
         let error = only(read_stream(&format!("source = \"test://\"\nmask_rate = {written}")));
         assert!(error.starts_with(&format!("stream[gate].mask_rate: {problem}")), "{error}");
     }
     let error = only(read_stream("source = \"test://\"\nshow = \"matched\"\nmask_rate = 5"));
-    assert!(error.starts_with("stream[gate].mask_rate: a stream with show"), "{error}");
+    assert!(error.starts_with("stream[gate].mask_rate: is not possible with show"), "{error}");
 }
 
 #[test]

@@ -113,10 +113,10 @@ function redaction({ redaction: hidden, published }) {
   return [`${hidden.classes.join(", ")} (${hidden.style})`, frames];
 }
 
-/** Masks a second, and the tooltip. */
+/** Masks per second and the age of the newest, and the tooltip. */
 function masks({ masks_per_second: rate, mask_age_ms: age, config }) {
-  const limit = config.mask_rate === "auto" ? "at most one for each frame" : `at most ${config.mask_rate} a second (mask_rate)`;
-  return [age === null ? "–" : `${rate.toFixed(1)} a second, ${age.toFixed(0)} ms old`, `Masks that the model makes: ${limit}`];
+  const limit = config.mask_rate === "auto" ? "one per frame" : `${config.mask_rate} per second (mask_rate)`;
+  return [age === null ? "–" : `${rate.toFixed(1)} per second, newest ${age.toFixed(0)} ms old`, `Masks made by the model; limit: ${limit}`];
 }
 
 /** Rows of term, value and tooltip. */

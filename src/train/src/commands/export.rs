@@ -64,8 +64,8 @@ pub struct ExportArgs {
     /// the validation images where it is lowest
     #[arg(long, value_name = "CLASS=SHARE", value_parser = name_and_share)]
     reject: Option<(String, f64)>,
-    /// Give regions this class if the network is not sure of them: those whose mean probability is below LIMIT, 0 to 1; after it,
-    /// other limits of single classes, as in `other=0.5,person=0.6`
+    /// Give this class to regions (pixels of one class in a part of the image) whose mean probability is below LIMIT, 0 to 1. The first
+    /// pair names the class and the limit for all classes; further pairs set limits of single classes, as in `other=0.5,person=0.4`
     #[arg(long, value_name = "CLASS=LIMIT[,...]")]
     reject_regions: Option<RegionLimits>,
     /// How strongly the service draws classes, as in `sky=0.1,person=1`: factors of the opacity from 0 (not drawn) to 1

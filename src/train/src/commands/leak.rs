@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use maskcast::config::{RedactConfig, RedactStyle};
-use maskcast::frame::{Frame, Mask, OwnedImage, PixelFormat, VideoInfo};
+use maskcast::frame::{Frame, Mask, OwnedImage, PixelFormat, Pixels, VideoInfo};
 use maskcast::redact::{Clearance, class_bias};
 use opencv::core::Mat;
 use opencv::imgproc::{COLOR_RGB2YUV_I420, cvt_color_def};

@@ -11,16 +11,17 @@ use super::export::unknown_class;
 use crate::export::{ExistingModel, RegionRejection};
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example: maskcast-train regions street.onnx -o street-regions.onnx --reject-regions \
-    other=0.5,car=0.6,person=0.6")]
+#[command(
+    after_help = "Example: maskcast-train regions model.onnx -o model-regions.onnx --reject-regions other=0.5,person=0.4"
+)]
 pub struct RegionsArgs {
     /// A model file that maskcast-train exported
     model: PathBuf,
     /// The ONNX file to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Give regions this class if the network is not sure of them: those whose mean probability is below LIMIT, 0 to 1; after it,
-    /// other limits of single classes, as in `other=0.5,person=0.6`
+    /// Give this class to regions (pixels of one class in a part of the image) whose mean probability is below LIMIT, 0 to 1. The first
+    /// pair names the class and the limit for all classes; further pairs set limits of single classes, as in `other=0.5,person=0.4`
     #[arg(long, value_name = "CLASS=LIMIT[,...]")]
     reject_regions: RegionLimits,
 }
@@ -85,7 +86,10 @@ pub fn regions(args: &RegionsArgs) -> Result<(), Failure> {
     let changed = model.reject_regions(&rejection).map_err(Failure::runtime)?;
     let bytes = model.write(&args.output).map_err(Failure::runtime)?;
     println!("{}: {bytes} bytes", args.output.display());
-    println!("{:.1} % of the pixels of the golden frame have another class", 100.0 * changed);
+    println!(
+        "{:.1} % of the pixels of the golden frame (the test image in the file) changed their class",
+        100.0 * changed
+    );
     Ok(())
 }
 

@@ -28,11 +28,13 @@ pub struct RegionRejection {
 /// Why a model cannot reject regions.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegionsError {
-    #[error("the model has the rejection of regions already; use the file without it")]
+    #[error("the model already rejects regions; use the file from before that")]
     AlreadyThere,
     #[error("the model has no output `{SCORES}`; export it again with this version of maskcast-train")]
     NoScores,
-    #[error("the model has no output `{MASK}` made of logits as maskcast-train exports it; export it again")]
+    #[error(
+        "the output `{MASK}` is not computed from logits in the way maskcast-train exports it; export the model again"
+    )]
     NoMask,
     #[error("{limits} limits for a model with {classes} classes; there must be one for each class")]
     Classes { limits: usize, classes: usize },
