@@ -115,16 +115,9 @@ impl Stream {
         };
         let newest: Box<dyn MaskSink> = Box::new(NewestMask(Arc::clone(&overlay_state)));
         let sinks = MaskSinks::new(std::iter::once(newest).chain(mask_sinks).collect(), zones, Arc::clone(&status));
-        let stage = overlay_stage::OverlayStage::new(
-            &config,
-            overlay_state,
-            model_share,
-            pool.banner(),
-            output,
-            Arc::clone(&status),
-            pace,
-            sinks,
-        );
+        let model = overlay_stage::StageModel { share: model_share, banner: pool.banner() };
+        let stage =
+            overlay_stage::OverlayStage::new(&config, overlay_state, model, output, Arc::clone(&status), pace, sinks);
         let overlay_stop = stop.clone();
         let overlay = spawn(&config.name, "overlay", move || {
             // Also after a panic: without this stage, the frames of the source are not drawn.

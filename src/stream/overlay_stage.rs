@@ -49,6 +49,14 @@ pub enum OverlayInput {
     FullRate { frames: Receiver<(Frame, LedgerEntry)>, masks: Receiver<Mask> },
 }
 
+/// What the stage knows of the model.
+pub struct StageModel {
+    /// The share of the stream in it.
+    pub share: Arc<ModelShare>,
+    /// Why there is no model yet.
+    pub banner: Arc<ModelBanner>,
+}
+
 /// The overlay stage of one stream.
 pub struct OverlayStage {
     overlay_state: Arc<OverlayState>,
@@ -89,8 +97,7 @@ impl OverlayStage {
     pub fn new(
         config: &StreamConfig,
         overlay_state: Arc<OverlayState>,
-        model_share: Arc<ModelShare>,
-        banner: Arc<ModelBanner>,
+        model: StageModel,
         output: Box<dyn Output>,
         status: Arc<Status>,
         pace: Pace,
@@ -102,13 +109,13 @@ impl OverlayStage {
             overlay: Overlay::ignoring_unknown_labels(&settings, &labels),
             clearance: Clearance::of(config.redact.as_ref()),
             overlay_state,
-            model_share,
+            model_share: model.share,
             settings,
             max_mask_age: config.max_mask_age,
             max_latency: config.max_latency,
             labels,
             steady: Steady::default(),
-            banner,
+            banner: model.banner,
             output,
             status,
             pace,

@@ -7,6 +7,7 @@ use clap::Args;
 use maskcast::commands::{Failure, class_weight};
 use maskcast::frame::{Label, Weight};
 
+use super::class_option::unknown_class;
 use super::notes::print_notes;
 use super::regions::RegionLimits;
 use super::share::name_and_share;
@@ -265,13 +266,6 @@ fn image(dataset: &Dataset, pair: &Pair, size: Size) -> Result<LabelledImage, Ex
     let sample = dataset.read(pair).map_err(|error| ExportError::Image(error.into()))?;
     let failed = |error| LoadError::OpenCv { name: pair.name.clone(), error };
     augment::whole(&sample, size).map_err(|error| ExportError::Image(failed(error).into()))
-}
-
-/// A class in the option `option` that the model does not have.
-pub(super) fn unknown_class(option: &str, name: &str, model: &[Label]) -> Failure {
-    let known: Vec<&str> = model.iter().map(|label| label.name.as_str()).collect();
-    let known = known.join(", ");
-    Failure::usage(format!("{option}: the model has no class {name:?}; its classes are {known}"))
 }
 
 /// The labels of an exported file: the classes of the model, with the colours and weights of the data set's classes of the same

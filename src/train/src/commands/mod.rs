@@ -7,6 +7,7 @@ use maskcast::commands::{Failure, LogFormat, completions};
 
 use super::fit::session::SessionError;
 
+mod class_option;
 mod compare;
 mod data;
 mod eval;

@@ -7,7 +7,7 @@ use clap::Args;
 use maskcast::commands::Failure;
 use maskcast::frame::Label;
 
-use super::export::unknown_class;
+use super::class_option::unknown_class;
 use crate::export::{ExistingModel, RegionRejection};
 
 #[derive(Debug, Args)]
