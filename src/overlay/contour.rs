@@ -16,7 +16,7 @@ pub(super) fn line_width(height: usize) -> usize {
     (height / 360).max(2)
 }
 
-/// Draws the contours of `cells` while copying, or in `target` if there is no source.
+/// Draws the contours of `cells` on the samples of `source`, or on those in `target` if `source` is `None`.
 pub(super) fn draw(
     cells: &Cells<'_>,
     palette: &Palette,

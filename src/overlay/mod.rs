@@ -205,8 +205,8 @@ fn black(color: Colorimetry) -> BlendCoefficients {
     BlendCoefficients::new(to_yuv(Rgb(0, 0, 0), color).map(f32::from), 1.0)
 }
 
-/// Blends whole areas while copying, or in `target` if there is no source: sets the coefficients once for each cell row, and blends
-/// all pixel rows of the cell row.
+/// Blends whole areas with the samples of `source`, or with those in `target` if `source` is `None`. Sets the coefficients once for
+/// each cell row, and blends all pixel rows of the cell row.
 fn tint(
     cells: &Cells<'_>,
     palette: &Palette,

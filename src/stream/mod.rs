@@ -78,20 +78,17 @@ impl Stream {
         let StreamParts { config, pace, source, output, status, model_share, overlay_state, zones, mask_sinks } = parts;
         let stop = Stop::default();
         let in_flight = pool.in_flight();
+        let add_queue = |waiting, output| {
+            let (status, share) = (Arc::clone(&status), Arc::clone(&model_share));
+            pool.add(InferenceQueue::new(status, waiting, share, output, stop.clone()));
+        };
         let (downstream, overlay_input) = match (config.show, pace) {
             (Show::Matched, pace) => {
                 let when_full = pace.when_full();
                 // The queue of a file keeps every worker busy; that of a live stream holds the newest frame only.
                 let (requests, waiting) = queue(if pace == Pace::Live { 1 } else { in_flight }, when_full);
                 let (drawn, matched_frames) = queue::<Matched>(in_flight, when_full);
-                let output = InferenceOutput::Matched(drawn);
-                pool.add(InferenceQueue::new(
-                    Arc::clone(&status),
-                    waiting,
-                    Arc::clone(&model_share),
-                    output,
-                    stop.clone(),
-                ));
+                add_queue(waiting, InferenceOutput::Matched(drawn));
                 (supervisor::Downstream::Matched { requests }, overlay_stage::OverlayInput::Matched(matched_frames))
             }
             (Show::FullRate, pace) => {
@@ -99,14 +96,7 @@ impl Stream {
                 let (requests, waiting) = queue(1, WhenFull::DropOldest);
                 let (masks, newest) = queue(MASKS, WhenFull::DropOldest);
                 let (frames, overlay_frames) = queue::<(Frame, LedgerEntry)>(OVERLAY_FRAMES, when_full);
-                let output = InferenceOutput::Newest(masks);
-                pool.add(InferenceQueue::new(
-                    Arc::clone(&status),
-                    waiting,
-                    Arc::clone(&model_share),
-                    output,
-                    stop.clone(),
-                ));
+                add_queue(waiting, InferenceOutput::Newest(masks));
                 (
                     supervisor::Downstream::FullRate { requests, frames },
                     overlay_stage::OverlayInput::FullRate { frames: overlay_frames, masks: newest },

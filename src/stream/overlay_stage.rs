@@ -53,7 +53,7 @@ pub enum OverlayInput {
 pub struct StageModel {
     /// The share of the stream in it.
     pub share: Arc<ModelShare>,
-    /// Why there is no model yet.
+    /// The message for viewers while the model is loaded.
     pub banner: Arc<ModelBanner>,
 }
 
@@ -72,7 +72,7 @@ pub struct OverlayStage {
     clearance: Clearance,
     /// What is drawn for a mask. The sinks get the mask itself.
     steady: Steady,
-    /// Why there is no model yet.
+    /// The message for viewers while the model is loaded.
     banner: Arc<ModelBanner>,
     output: Box<dyn Output>,
     status: Arc<Status>,

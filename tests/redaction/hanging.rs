@@ -12,7 +12,7 @@ use crate::fixture::{clip, end, files, folder, gate_and_open, open, redacted, re
 use crate::models::Kind;
 use crate::paint::{FPS, HEIGHT, WIDTH, write_only_poison, write_walk};
 
-/// The key of a source that reads raw frames from a pipe. While nobody has opened the pipe for writing, opening it hangs.
+/// The key of a source that reads raw frames from a pipe. Opening it blocks until a writer opens the pipe.
 fn pipe(path: &Path) -> String {
     let made = run(Command::new("mkfifo").arg(path));
     assert_eq!(made.code, Some(0), "{}", made.stderr);

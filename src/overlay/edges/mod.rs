@@ -79,7 +79,7 @@ impl Scene<'_> {
 }
 
 impl Edges {
-    /// Blends the mask while copying, or into `target` if there is no source.
+    /// Blends the mask with the samples of `source`, or with those in `target` if `source` is `None`.
     pub fn draw(
         &mut self,
         scene: &Scene<'_>,
