@@ -196,7 +196,7 @@ deb: deb-files ## Build the Debian package, in target/debian
 # the other, they would enable different features of their common dependencies, which would be compiled two or three times.
 test: setup-test test-alerts $(SCHEMATHESIS) ## Run every test
 	python3 tests/docs.py
-	cargo test --locked --workspace
+	python3 tests/run.py
 	tests/api.sh target/debug/maskcast $(SCHEMATHESIS)
 
 # Only promtool from the Debian package, because installing the package would start Prometheus as a service.

@@ -5,7 +5,8 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::http::{Mjpeg, get_json, send};
+use common::clip::decoded_frame;
+use common::http::{Mjpeg, get_bytes, get_json, send};
 use common::onnx;
 use common::program::{Ended, maskcast, run, until};
 use common::rtsp::{NonReadingClient, Viewer};
@@ -47,7 +48,9 @@ fn until_mask_rate(service: &Service, stream: &str, rates: std::ops::RangeInclus
 #[test]
 fn the_mask_rate_changes_while_the_stream_runs() {
     let folder = folder();
-    let stream = |name: &str, more: &str| format!("[[stream]]\nname = \"{name}\"\nsource = \"{RED}\"\n{more}\n");
+    let stream = |name: &str, more: &str| {
+        format!("[[stream]]\nname = \"{name}\"\nsource = \"{RED}\"\nmasks = \"always\"\n{more}\n")
+    };
     let service = Service::ready(
         folder.path(),
         &(stream("gate", "mask_rate = 2\nmax_mask_age = \"300ms\"") + &stream("yard", "")),
@@ -70,6 +73,65 @@ fn the_mask_rate_changes_while_the_stream_runs() {
     assert_eq!(report["since"], since, "the stream was live all the time");
     let rate = service.metrics().find("maskcast_stream_masks_per_second", &[("stream", "gate")]);
     assert!(rate.is_some_and(|rate| rate > 12.0), "{rate:?}");
+}
+
+/// Waits until masks of a stream are needed, or not.
+fn until_needed(service: &Service, stream: &str, needed: bool) -> serde_json::Value {
+    until(&format!("{stream}: masks_needed is {needed}"), || {
+        Some(service.stream(stream)).filter(|report| report["masks_needed"] == needed)
+    })
+}
+
+#[test]
+fn the_model_runs_only_while_something_uses_the_masks() {
+    let folder = folder();
+    let stream = |name: &str, more: &str| {
+        let overlay = "[stream.overlay]\nstyle = \"mask-only\"\nlegend = false\ncolors = { red = \"#00ff00\" }\n";
+        format!("[[stream]]\nname = \"{name}\"\nsource = \"{RED}\"\n{more}\n{overlay}\n")
+    };
+    let rule = "[[stream.rule]]\nname = \"red\"\nclasses = [\"red\"]\nabove = 0.5\n";
+    let streams = [
+        stream("gate", ""),
+        stream("pier", "show = \"matched\""),
+        stream("hall", "masks = \"always\""),
+        stream("yard", "") + rule,
+    ];
+    let service = Service::ready(folder.path(), &streams.concat());
+    let names = ["gate", "pier"];
+    for name in names {
+        let report = until_needed(&service, name, false);
+        assert_eq!((&report["state"], &report["mask_age_ms"]), (&"live".into(), &serde_json::Value::Null), "{report}");
+    }
+    let runs = || service.metrics().find("maskcast_segment_frames_total", &[]).unwrap();
+    let counted = |name: &str| service.metrics().find("maskcast_stream_masks_needed", &[("stream", name)]);
+    assert_eq!(["gate", "pier", "hall", "yard"].map(counted), [Some(0.0), Some(0.0), Some(1.0), Some(1.0)]);
+    // One model run for each frame of the two streams whose masks are used; the captured frames of all four are published.
+    let before = (runs(), service.published("gate"), service.published("hall"));
+    service.until_published("gate", before.1 + 30);
+    let (frames, published) = (runs() - before.0, (service.published("hall") - before.2) as f64);
+    assert!(frames < 2.5 * published, "{frames} masks for {published} frames of each stream");
+
+    for name in names {
+        // The first picture shows the mask already: green, where the source is red.
+        let since = service.stream(name)["since"].clone();
+        let (status, jpeg) = get_bytes(&format!("{}api/v1/streams/{name}/snapshot.jpg", service.page));
+        assert_eq!(status, 200);
+        let path = folder.path().join("snapshot.jpg");
+        std::fs::write(&path, jpeg).unwrap();
+        let [red, green, blue] = decoded_frame(&path, 0).at(160, 120);
+        assert!(is_green([red, green, blue]), "{name}: {red}, {green}, {blue}");
+        let report = service.stream(name);
+        assert_eq!((&report["masks_needed"], &report["since"]), (&true.into(), &since), "{report}");
+        until_needed(&service, name, false);
+        // One mask on request.
+        let (status, mask) = get_bytes(&format!("{}api/v1/streams/{name}/mask.png", service.page));
+        assert_eq!((status, mask.starts_with(b"\x89PNG")), (200, true));
+        until_needed(&service, name, false);
+    }
+    let address = format!("{}api/v1/streams/gate", service.page);
+    assert_eq!(send("PATCH", &address, Some(r#"{"masks": "always"}"#)).0, 200);
+    until_needed(&service, "gate", true);
+    until_mask_rate(&service, "gate", 13.0..=16.0);
 }
 
 /// The model as the API reports it.

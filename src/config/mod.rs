@@ -82,7 +82,7 @@ pub use sink::SinkConfig;
 pub use smooth::Smooth;
 pub use source::{SourceSpec, SourceUri, TestSource, Transport};
 pub use store::{Replaced, StoreError, replace};
-pub use stream::{Show, StreamConfig, defaults_stream};
+pub use stream::{MasksWhen, Show, StreamConfig, defaults_stream};
 pub use toml_value::EditError;
 pub(crate) use uri::is_secret_name;
 pub use webhook::{WebhookConfig, WebhookSecret, WebhookUrl};

@@ -34,6 +34,18 @@ pub enum Show {
     Matched,
 }
 
+/// When the model runs for a stream (`stream.masks`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MasksWhen {
+    /// While something uses the masks: a viewer, a recording, a push, a zone, a rule, a mask sink, an API client, MQTT or
+    /// redaction.
+    #[default]
+    Auto,
+    /// For as long as frames come.
+    Always,
+}
+
 /// A stream: its source, what is drawn on its frames, and its outputs. The API can add, change and remove streams.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default = "StreamConfig::unknown")]
@@ -51,6 +63,10 @@ pub struct StreamConfig {
     /// Which mask is drawn on which frame.
     #[schemars(extend("x-default" = "`full-rate`; `matched` for a file with `speed = \"max\"`"))]
     pub show: Show,
+    /// When the model runs for the stream. `auto`: while something uses its masks (viewers, recording, pushes, zones, rules, mask
+    /// sinks, API clients of masks, MQTT, redaction). `always`: also while nothing does, for example for the shares in the history.
+    #[schemars(extend("x-applies" = "next-frame"))]
+    pub masks: MasksWhen,
     /// How many masks per second the model makes of this stream (with `show = "full-rate"` only); the video keeps its frame rate.
     /// `auto`: one for each frame, or fewer if the model is overloaded. A number: at most this many.
     #[schemars(extend("x-applies" = "next-frame"))]
@@ -108,13 +124,13 @@ pub struct StreamConfig {
 }
 
 impl StreamConfig {
-    /// Whether `other` differs only in what applies to the next frame of a running stream: overlay, mask rate, priority, zones, and
-    /// rules whose events are not recorded.
+    /// Whether `other` differs only in what applies to the next frame of a running stream: overlay, masks, mask rate, priority, zones,
+    /// and rules whose events are not recorded.
     pub fn differs_without_restart(&self, other: &StreamConfig) -> bool {
         let (overlay, zones, rules) = (other.overlay.clone(), other.zones.clone(), other.rules.clone());
-        let (mask_rate, priority) = (other.mask_rate, other.priority);
+        let (masks, mask_rate, priority) = (other.masks, other.mask_rate, other.priority);
         self != other
-            && *other == StreamConfig { overlay, mask_rate, priority, zones, rules, ..self.clone() }
+            && *other == StreamConfig { overlay, masks, mask_rate, priority, zones, rules, ..self.clone() }
             && self.recorded_rules().eq(other.recorded_rules())
     }
 
@@ -181,6 +197,7 @@ pub fn defaults_stream(name: &str, source: SourceSpec) -> StreamConfig {
         name: name.to_owned(),
         show: default_show(&source),
         source,
+        masks: MasksWhen::Auto,
         mask_rate: MaskRate::Auto,
         priority: 1,
         max_mask_age: Duration::from_secs(1),

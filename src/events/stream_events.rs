@@ -364,6 +364,10 @@ impl MaskSink for EventSink {
         Ok(())
     }
 
+    fn needs_masks(&self) -> bool {
+        !self.0.state.lock().rules.is_empty()
+    }
+
     fn clear(&mut self) {
         self.0.state.lock().rules.iter_mut().for_each(|rule| rule.tracker.set_unknown());
     }

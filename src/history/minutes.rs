@@ -200,4 +200,9 @@ impl MaskSink for MinuteSink {
         self.0.count(mask);
         Ok(())
     }
+
+    /// It counts the masks that are made for others.
+    fn needs_masks(&self) -> bool {
+        false
+    }
 }

@@ -215,6 +215,7 @@ impl<'a> Session<'a> {
     /// Sends the shares of the newest mask of each stream, unless it was sent already or differs too little.
     pub fn send_shares(&mut self, now: Instant) {
         for view in Arc::clone(&self.streams).iter() {
+            view.masks.keep_new();
             if let Some(mask) = view.masks.newest()
                 && self.masks.insert(Arc::clone(&mask.stream), mask.mask.seq) != Some(mask.mask.seq)
             {

@@ -53,6 +53,8 @@ pub(super) struct StreamReport {
     in_flight: u64,
     /// Published frames per second, mean of the last two seconds.
     fps: f64,
+    /// Whether something uses the masks of the stream. While nothing does and `masks` is `auto`, the model does not run for it.
+    masks_needed: bool,
     /// Masks per second that the model makes of the stream, mean of the last two seconds or of the last two masks.
     masks_per_second: f64,
     /// Age of the newest mask in milliseconds, since its frame was captured; null without a current mask.
@@ -330,6 +332,7 @@ fn report(stream: &StreamView, view: &ServiceView, rtsp: &str) -> StreamReport {
         dropped_by_reason: counts.reasons().map(|(reason, count)| (reason.name(), count)).collect(),
         in_flight: counts.in_flight,
         fps: tenths(fps),
+        masks_needed: stream.model_share.is_needed(),
         masks_per_second: tenths(status.mask_rate()),
         mask_age_ms: stream.overlay_state.mask().map(|mask| tenths(mask.captured_at.elapsed().as_secs_f64() * 1e3)),
         latency_ms: latency.map(|latency| tenths(latency.as_secs_f64() * 1e3)),

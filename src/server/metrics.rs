@@ -132,6 +132,13 @@ fn conditions(streams: &[Arc<StreamView>], out: &mut Families) {
         "Masks per second that the model makes, over the last two seconds or the last two masks.",
         rates,
     );
+    let needed =
+        streams.iter().map(|s| (vec![("stream", &*s.status.name)], f64::from(u8::from(s.model_share.is_needed()))));
+    out.gauges(
+        "maskcast_stream_masks_needed",
+        "1 while the model runs for the stream, 0 while nothing uses its masks.",
+        needed,
+    );
     let bytes = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.encode.bytes() as f64));
     out.counters("maskcast_encoded_bytes_total", "Bytes of H.264 that were encoded. Sinks share one encode.", bytes);
     let limits = streams.iter().filter_map(|stream| {

@@ -1,6 +1,7 @@
 //! The overlay of a stream, changed while it runs, and its newest mask.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -14,10 +15,15 @@ use super::change::{KeyValueBody, request_change};
 use super::problem::Problem;
 use super::settings::OverlaySettings;
 use super::{App, NamedStream, typed};
+use crate::base::status::StreamState;
 use crate::config::{Legend, OverlayConfig, Smooth, Style, hex};
-use crate::frame::Weight;
+use crate::frame::{Mask, Weight};
 use crate::sink::mask_png;
+use crate::view::StreamView;
 use crate::view::request::{Change, ChangeOutcome};
+
+/// How long a request waits for the first mask of a stream that made none, because nothing used them.
+const FIRST_MASK: Duration = Duration::from_secs(5);
 
 /// The overlay settings in effect.
 #[derive(Serialize, ToSchema)]
@@ -123,7 +129,8 @@ fn report(app: &App, overlay: &OverlayConfig, outcome: Option<ChangeOutcome>) ->
 
 /// Get the newest mask
 ///
-/// A PNG with one byte per pixel, in the output size of the model. The byte is the class index: the position of the class in
+/// A PNG with one byte per pixel, in the output size of the model. If the model does not run for the stream because nothing uses its
+/// masks, this request starts it and waits for the first mask. The byte is the class index: the position of the class in
 /// `labels` of `/api/v1/model`.
 #[utoipa::path(
     get,
@@ -143,7 +150,7 @@ fn report(app: &App, overlay: &OverlayConfig, outcome: Option<ChangeOutcome>) ->
 )]
 pub(super) async fn mask(named: NamedStream) -> Result<Response, Problem> {
     let stream = named.stream();
-    let mask = stream.overlay_state.mask().filter(|_| !stream.status.state().shows_slate()).ok_or_else(|| {
+    let mask = newest_mask(stream).await.ok_or_else(|| {
         Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             format!("there is no mask of stream {} at present", stream.status.name),
@@ -163,6 +170,21 @@ pub(super) async fn mask(named: NamedStream) -> Result<Response, Problem> {
         response.headers_mut().insert(HeaderName::from_static(name), value);
     }
     Ok(response)
+}
+
+/// The newest mask of a stream. A stream that makes no masks, because nothing uses them, starts with the request.
+async fn newest_mask(stream: &StreamView) -> Option<Arc<Mask>> {
+    stream.masks.ask();
+    let mut masks = stream.masks.subscribe();
+    let state = stream.status.state();
+    if let Some(mask) = stream.overlay_state.mask().filter(|_| !state.shows_slate()) {
+        return Some(mask);
+    }
+    if state != StreamState::Live {
+        return None;
+    }
+    let first = tokio::time::timeout(FIRST_MASK, masks.recv()).await;
+    first.ok()?.ok().map(|mask| mask.mask)
 }
 
 /// The wall-clock time `ago` before now.

@@ -1,6 +1,6 @@
 //! The masks of a stream for any number of API clients.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
@@ -18,12 +18,17 @@ pub struct MaskFeed {
     live: broadcast::Sender<StreamMask>,
     sent: AtomicU64,
     lost: AtomicU64,
+    /// Whether something reads the newest mask now and then.
+    is_read: AtomicBool,
+    /// Whether a mask was asked for since [`FeedSink`] was last asked whether it needs masks.
+    was_asked_for: AtomicBool,
 }
 
 impl Default for MaskFeed {
     fn default() -> Self {
-        let (sent, lost) = Default::default();
-        MaskFeed { newest: Mutex::default(), live: broadcast::Sender::new(CAPACITY), sent, lost }
+        let (sent, lost, is_read, was_asked_for) = Default::default();
+        let live = broadcast::Sender::new(CAPACITY);
+        MaskFeed { newest: Mutex::default(), live, sent, lost, is_read, was_asked_for }
     }
 }
 
@@ -31,6 +36,16 @@ impl MaskFeed {
     /// The newest mask; `None` before the first one and while the source is offline.
     pub fn newest(&self) -> Option<StreamMask> {
         self.newest.lock().clone()
+    }
+
+    /// Has masks made from now on, although no client is connected, because the caller reads the newest one now and then.
+    pub fn keep_new(&self) {
+        self.is_read.store(true, Ordering::Relaxed);
+    }
+
+    /// A caller wants one mask.
+    pub fn ask(&self) {
+        self.was_asked_for.store(true, Ordering::Relaxed);
     }
 
     /// Masks from now on. A client that is too slow loses the oldest ones, and receives their number.
@@ -74,6 +89,11 @@ impl MaskSink for FeedSink {
         // Fails if no client is connected.
         let _ = self.0.live.send(mask.clone());
         Ok(())
+    }
+
+    fn needs_masks(&self) -> bool {
+        let was_asked_for = self.0.was_asked_for.swap(false, Ordering::Relaxed);
+        was_asked_for || self.0.clients() > 0 || self.0.is_read.load(Ordering::Relaxed)
     }
 
     fn clear(&mut self) {

@@ -47,8 +47,13 @@ pub trait MaskSink: Send {
     /// The mask is lost for this sink. It ends a file job; a live stream logs it and continues.
     fn push(&mut self, mask: &StreamMask) -> Result<(), SinkError>;
 
-    /// The source is offline: the masks that were pushed are out of date.
+    /// The source is offline, or the model does not run for the stream: the masks that were pushed are out of date.
     fn clear(&mut self) {}
+
+    /// Whether the sink uses masks now. While no sink does and the video is not watched, the model does not run for the stream.
+    fn needs_masks(&self) -> bool {
+        true
+    }
 }
 
 impl<F: FnMut(&StreamMask) -> Result<(), SinkError> + Send> MaskSink for F {

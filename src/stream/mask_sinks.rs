@@ -35,7 +35,12 @@ impl MaskSinks {
         self.each(|sink| sink.push(&mask))
     }
 
-    /// The source is offline: the masks that were pushed are out of date.
+    /// Whether a sink uses masks, or the stream has zones, whose shares the API and the metrics show.
+    pub(super) fn need_masks(&self) -> bool {
+        !self.zones.get().is_empty() || self.sinks.iter().any(|sink| sink.needs_masks())
+    }
+
+    /// The source is offline, or the model does not run for the stream: the masks that were pushed are out of date.
     ///
     /// # Errors
     /// The panic of a sink.

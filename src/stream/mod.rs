@@ -23,10 +23,12 @@ use crate::zones::ZoneState;
 mod drawn_overlay;
 mod error;
 pub mod lag;
+mod mask_demand;
 mod mask_sinks;
 pub mod overlay_stage;
 pub mod overlay_state;
 mod pace;
+mod receive;
 pub mod supervisor;
 
 use crate::base::ledger::LedgerEntry;

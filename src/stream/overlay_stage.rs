@@ -10,9 +10,11 @@ use jiff::tz::TimeZone;
 
 use super::drawn_overlay::DrawnOverlay;
 use super::error::{FrameError, StreamError};
+use super::mask_demand::{Demand, MaskDemand};
 use super::mask_sinks::MaskSinks;
 use super::overlay_state::OverlayState;
 use super::pace::Pace;
+use super::receive::{Received, StageClosed, receive, receive_either};
 use crate::base::ledger::{DropReason, LedgerEntry};
 use crate::base::log_dedup;
 use crate::base::panic::panic_text;
@@ -91,6 +93,9 @@ pub struct OverlayStage {
     slate: Option<ClearedImage>,
     /// When the first frame was captured: before it, no mask can be too old.
     started: Option<Instant>,
+    demand: MaskDemand,
+    /// Frames are not published: the model has started again for the stream, and its first mask has not come yet.
+    awaits_mask: bool,
 }
 
 impl OverlayStage {
@@ -105,7 +110,10 @@ impl OverlayStage {
     ) -> Self {
         let labels: Labels = [].into();
         let settings = overlay_state.overlay();
+        let is_fixed = config.redact.is_some() || pace != Pace::Live;
         OverlayStage {
+            demand: MaskDemand::new(Arc::clone(&model.share), is_fixed, config.max_mask_age),
+            awaits_mask: false,
             overlay: Overlay::ignoring_unknown_labels(&settings, &labels),
             clearance: Clearance::of(config.redact.as_ref()),
             overlay_state,
@@ -171,6 +179,7 @@ impl OverlayStage {
 
     fn matched(&mut self, matched: Matched) -> Result<(), StreamError> {
         let Matched { frame, entry, mask } = matched;
+        let demand = self.update_demand();
         let Some(entry) = self.drop_if_late(&frame, entry, Duration::ZERO) else {
             self.remember(&frame, mask.try_recv().ok().and_then(Result::ok).as_ref());
             return Ok(());
@@ -190,8 +199,13 @@ impl OverlayStage {
             return Ok(());
         };
         match mask {
+            // The last masks that were being made.
+            Ok(_) if matches!(demand, Demand::NotNeeded | Demand::Ended) => {
+                self.show(&frame, entry, &DrawnOverlay::live(None))
+            }
             Ok(mask) => {
                 let mask = Arc::new(mask);
+                self.demand.set_met();
                 self.push_to_sinks(&mask, frame.info())?;
                 self.show(&frame, entry, &DrawnOverlay::live(Some(&mask)))
             }
@@ -200,9 +214,34 @@ impl OverlayStage {
                 Err(frame_error(&frame, problem))
             }
             Err(NoMask::NotReady) => self.show(&frame, entry, &self.not_ready()),
+            // If masks are needed now, the next frames have one.
+            Err(NoMask::NotNeeded) => {
+                self.awaits_mask = demand != Demand::NotNeeded;
+                self.show(&frame, entry, &DrawnOverlay::live(None))
+            }
             Err(NoMask::Failed(problem)) => {
                 self.show(&frame, entry, &DrawnOverlay::stale(None, "NO MASK".into(), problem.to_string()))
             }
+        }
+    }
+
+    /// Finds out whether masks are needed now. When they are not any more, the newest one is out of date.
+    fn update_demand(&mut self) -> Demand {
+        let (output, sinks) = (&mut self.output, &self.sinks);
+        let demand = self.demand.update(Instant::now(), || output.wanted() || sinks.need_masks());
+        if demand == Demand::Ended {
+            self.forget_masks();
+        }
+        demand
+    }
+
+    /// Drops the newest mask, here and in the sinks.
+    fn forget_masks(&mut self) {
+        (self.mask, self.started) = (None, None);
+        self.early.clear();
+        self.steady.reset();
+        if let Err(error) = self.sinks.clear() {
+            self.log(&format!("mask sink failed: {error}"));
         }
     }
 
@@ -227,6 +266,7 @@ impl OverlayStage {
     }
 
     fn full_rate(&mut self, frame: Frame, entry: LedgerEntry, masks: &Receiver<Mask>) -> Result<(), StreamError> {
+        let demand = self.update_demand();
         for mask in std::mem::take(&mut self.early).into_iter().chain(masks.try_iter()) {
             self.take(mask, frame.info())?;
         }
@@ -236,6 +276,10 @@ impl OverlayStage {
             self.started = None;
             return self.show(&frame, entry, &self.not_ready());
         }
+        if matches!(demand, Demand::NotNeeded | Demand::Ended) {
+            return self.show(&frame, entry, &DrawnOverlay::live(None));
+        }
+        self.awaits_mask = demand == Demand::Awaited && self.mask.is_none();
         self.wait_after_pause(&frame, masks)?;
         let Some(entry) = self.drop_if_late(&frame, entry, self.max_mask_age) else { return Ok(()) };
         let started = *self.started.get_or_insert(frame.captured_at);
@@ -286,10 +330,11 @@ impl OverlayStage {
 
     /// Keeps a mask, if it is the newest: workers may finish out of order. `video` is the shape of the newest frame.
     fn take(&mut self, mask: Mask, video: VideoInfo) -> Result<(), StreamError> {
-        if self.mask.as_ref().is_some_and(|known| mask.seq <= known.seq) {
+        if self.mask.as_ref().is_some_and(|known| mask.seq <= known.seq) || !self.demand.is_needed() {
             return Ok(());
         }
         let mask = Arc::new(mask);
+        self.demand.set_met();
         self.mask = Some(Arc::clone(&mask));
         self.push_to_sinks(&mask, video)
     }
@@ -332,7 +377,7 @@ impl OverlayStage {
         let badge = drawn.badge.clone().or_else(|| self.banner.get());
         let stamp = CaptureTime { pts: frame.pts, captured_at: frame.captured_at, slate: false };
         let info = frame.info();
-        let wanted = self.output.wanted();
+        let wanted = self.output.wanted() && !std::mem::take(&mut self.awaits_mask);
         let (overlay, output, status) = (&mut self.overlay, &mut self.output, &self.status);
         let (steady, smooth, clearance) = (&mut self.steady, self.settings.smooth, &mut self.clearance);
         let (mut hidden, last_decision) = (None, &mut self.last_decision);
@@ -422,12 +467,7 @@ impl OverlayStage {
     /// The source is offline: only a copy of its last frame is kept. The buffer of the camera would keep the device busy, and the
     /// old mask would make the first frames after a reconnection stale.
     fn release_source(&mut self) {
-        (self.mask, self.started) = (None, None);
-        self.early.clear();
-        self.steady.reset();
-        if let Err(error) = self.sinks.clear() {
-            self.log(&format!("mask sink failed: {error}"));
-        }
+        self.forget_masks();
         if let Some(last) = &mut self.last {
             self.slate = self.clearance.release(last, self.last_decision.as_ref());
         }
@@ -484,39 +524,3 @@ impl OverlayStage {
 fn frame_error(frame: &Frame, source: impl Into<FrameError>) -> StreamError {
     StreamError::Frame { seq: frame.seq, pts: frame.pts, source: Box::new(source.into()) }
 }
-
-/// What [`receive_either`] received.
-enum Received<F, M> {
-    Frame(F),
-    Mask(M),
-}
-
-/// Waits at most `limit` for a frame or a mask; `Ok(None)` when none came. The stage before has ended when there are no more
-/// frames.
-fn receive_either<F, M>(
-    frames: &Receiver<F>,
-    masks: &Receiver<M>,
-    limit: Duration,
-) -> Result<Option<Received<F, M>>, StageClosed> {
-    crossbeam_channel::select! {
-        recv(frames) -> frame => frame.map(|frame| Some(Received::Frame(frame))).map_err(|_| StageClosed),
-        recv(masks) -> mask => match mask {
-            Ok(mask) => Ok(Some(Received::Mask(mask))),
-            // The model makes no more masks; frames may still come.
-            Err(_) => receive(frames, limit).map(|frame| frame.map(Received::Frame)),
-        },
-        default(limit) => Ok(None),
-    }
-}
-
-/// Waits at most `limit` for an item; `Ok(None)` when none came.
-fn receive<T>(receiver: &Receiver<T>, limit: Duration) -> Result<Option<T>, StageClosed> {
-    match receiver.recv_timeout(limit) {
-        Ok(item) => Ok(Some(item)),
-        Err(RecvTimeoutError::Timeout) => Ok(None),
-        Err(RecvTimeoutError::Disconnected) => Err(StageClosed),
-    }
-}
-
-/// The stage before has ended.
-struct StageClosed;

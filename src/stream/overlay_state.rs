@@ -54,6 +54,10 @@ impl MaskSink for NewestMask {
         Ok(())
     }
 
+    fn needs_masks(&self) -> bool {
+        false
+    }
+
     fn clear(&mut self) {
         self.0.set_mask(None);
     }

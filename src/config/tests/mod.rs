@@ -132,6 +132,7 @@ password_file = "pw"
 transport = "udp"
 latency = 0.25
 show = "matched"
+masks = "always"
 mask_rate = "auto"
 priority = 7
 max_mask_age = 2
@@ -259,6 +260,7 @@ timeout = "20s"
                 name: "gate-1_A".into(),
                 source,
                 show: Show::Matched,
+                masks: MasksWhen::Always,
                 mask_rate: MaskRate::Auto,
                 priority: 7,
                 max_mask_age: Duration::from_secs(2),

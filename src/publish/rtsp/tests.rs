@@ -121,6 +121,13 @@ impl Viewer {
         self.connection.get_mut().write_all(text.as_bytes()).unwrap();
         let mut lines = Vec::new();
         loop {
+            // Packets of the video may come before the response to PLAY (RFC 2326, section 10.12).
+            while self.connection.fill_buf().unwrap().first() == Some(&b'$') {
+                let mut header = [0; 4];
+                self.connection.read_exact(&mut header).unwrap();
+                let mut packet = vec![0; usize::from(u16::from_be_bytes([header[2], header[3]]))];
+                self.connection.read_exact(&mut packet).unwrap();
+            }
             let mut line = String::new();
             self.connection.read_line(&mut line).unwrap();
             match line.trim_end() {

@@ -34,6 +34,9 @@ pub enum NoMask {
     /// No model is loaded yet.
     #[error("the model is not loaded yet")]
     NotReady,
+    /// Nothing uses the masks of the stream ([`ModelShare::set_needed`]).
+    #[error("nothing uses the masks of the stream")]
+    NotNeeded,
     #[error(transparent)]
     Failed(#[from] SegmentError),
 }

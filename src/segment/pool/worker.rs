@@ -121,6 +121,10 @@ impl Worker {
                     continue;
                 }
                 match take(queue) {
+                    TakenJob::Job(job) if !queue.share.is_needed() => {
+                        deliver(*job, Err(NoMask::NotNeeded));
+                        break;
+                    }
                     TakenJob::Job(job) => {
                         queue.share.advance(Instant::now(), &mut clock);
                         batch.push(*job);

@@ -114,7 +114,8 @@ function redaction({ redaction: hidden, published }) {
 }
 
 /** Masks per second and the age of the newest, and the tooltip. */
-function masks({ masks_per_second: rate, mask_age_ms: age, config }) {
+function masks({ masks_needed: isNeeded, masks_per_second: rate, mask_age_ms: age, config }) {
+  if (!isNeeded) return ["paused", 'Nothing uses the masks, so the model does not run; masks = "always" changes that'];
   const limit = config.mask_rate === "auto" ? "one per frame" : `${config.mask_rate} per second (mask_rate)`;
   return [age === null ? "–" : `${rate.toFixed(1)} per second, newest ${age.toFixed(0)} ms old`, `Masks made by the model; limit: ${limit}`];
 }
