@@ -48,7 +48,7 @@ def run(name, arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=3, help="programs at a time [default: 3]")
+    parser.add_argument("--jobs", type=int, default=2, help="programs at a time [default: 2]")
     parser.add_argument("names", nargs="*", metavar="NAME")
     options = parser.parse_args()
     found = programs()

@@ -61,7 +61,7 @@ pub(super) fn open_session(
     })
 }
 
-/// The GPU providers to register; none for the CPU, which ONNX Runtime always has.
+/// The providers to register.
 fn dispatches(
     config: &ModelConfig,
     file: &ModelFile,
@@ -75,7 +75,9 @@ fn dispatches(
     };
     // Without `error_on_failure`, ONNX Runtime falls back to the CPU without an error.
     Ok(match provider {
-        Provider::Cpu => Vec::new(),
+        // The arena keeps the memory of the largest run, rounded up: 23 MiB of 37 for the bundled model, and is not faster than the
+        // allocator of the system.
+        Provider::Cpu => vec![ep::CPU::default().with_arena_allocator(false).build()],
         Provider::Cuda => vec![cuda().error_on_failure()],
         Provider::TensorRt => {
             let mut options = ep::TensorRT::default().with_device_id(config.device).with_fp16(true);
