@@ -58,6 +58,7 @@ fn mask(mut class: impl FnMut(usize, usize) -> usize) -> Mask {
         model: "".into(),
         guide: None,
         probable: None,
+        confirmed: false,
     }
 }
 

@@ -76,6 +76,7 @@ fn measure(style: RedactStyle, info: VideoInfo) -> Times {
             captured_at,
             pixels: Arc::clone(&pixels),
             bias: None,
+            gate: None,
         };
         let mask = people(seq, captured_at, &labels);
         let start = Instant::now();
@@ -118,6 +119,7 @@ fn people(time: u64, captured_at: Instant, labels: &Labels) -> Mask {
         model: "".into(),
         guide: None,
         probable: None,
+        confirmed: false,
     }
 }
 

@@ -62,6 +62,7 @@ fn median(pan: f64, errors: u32) -> Duration {
             model: "".into(),
             guide: Some(Box::new(guide)),
             probable: None,
+            confirmed: false,
         };
         let start = Instant::now();
         std::hint::black_box(steady.steady(&mask, Smooth::Normal));

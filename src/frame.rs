@@ -7,6 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::gate::Gate;
+
 mod weight;
 
 pub use weight::{NotAWeight, Weight};
@@ -274,6 +276,8 @@ pub struct Frame {
     pub pixels: Arc<dyn Pixels>,
     /// What [`Mask::probable`] of its mask says.
     pub bias: Option<Arc<ClassBias>>,
+    /// The motion gate of its stream; `None` if the model runs for every frame of it.
+    pub gate: Option<Arc<Gate>>,
 }
 
 /// Classes that count also where they are probable but not the most probable class.
@@ -377,6 +381,8 @@ pub struct Mask {
     pub guide: Option<Box<Guide>>,
     /// Where the classes of [`Frame::bias`] count. `None` for a frame without a bias, and from a model without scores.
     pub probable: Option<Box<Probable>>,
+    /// Whether the model did not run for the frame, because nothing had moved since its last run, whose mask this is.
+    pub confirmed: bool,
 }
 
 impl Mask {

@@ -42,6 +42,7 @@
 //! | [`outbox`] | messages about events that wait for a receiver, in a database (SQLite) |
 //! | [`base`] | queues, stop and retry, status and ledger, log deduplication, file writing, database files |
 //! | [`frame`] | frames and masks, as plain data |
+//! | [`gate`] | whether something has moved in a stream, or its last mask is still valid |
 //!
 //! Only [`capture`], [`publish`] and [`gst`] use GStreamer; only [`segment`] uses ONNX Runtime; only [`history`] and [`outbox`] use SQLite,
 //! with [`base::database_file`]. The trainer is a package of its own,
@@ -59,6 +60,7 @@ pub mod commands;
 pub mod config;
 pub mod events;
 pub mod frame;
+pub mod gate;
 pub mod gst;
 pub mod history;
 pub mod mqtt;

@@ -66,6 +66,7 @@ fn scene(frames: usize) -> impl Iterator<Item = OwnedImage> {
             model: "".into(),
             guide: None,
             probable: None,
+            confirmed: false,
         };
         let mut drawn = OwnedImage::new(info, 0);
         overlay.draw(&frame.image(), Some(&mask), &mut drawn.image_mut());

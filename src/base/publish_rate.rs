@@ -42,14 +42,14 @@ impl PublishRate {
     }
 }
 
-/// The masks of the last [`RATE_WINDOW`], and at least the newest two.
+/// The masks of the last [`RATE_WINDOW`], and at least the newest two: when each was made, and whether it is the last mask again.
 #[derive(Default)]
-pub(super) struct MaskTimes(VecDeque<Instant>);
+pub(super) struct MaskTimes(VecDeque<(Instant, bool)>);
 
 impl MaskTimes {
-    /// Counts a mask that is made at `now`.
-    pub fn count(&mut self, now: Instant) {
-        self.0.push_back(now);
+    /// Counts a mask that is made at `now`; `confirmed` if the model did not run for it.
+    pub fn count(&mut self, now: Instant, confirmed: bool) {
+        self.0.push_back((now, confirmed));
         self.remove_old(now);
     }
 
@@ -57,7 +57,7 @@ impl MaskTimes {
     pub fn rate(&mut self, now: Instant) -> f64 {
         self.remove_old(now);
         match (self.0.front(), self.0.back()) {
-            (Some(first), Some(last)) if last > first => {
+            (Some((first, _)), Some((last, _))) if last > first => {
                 let interval = (*last - *first) / (self.0.len() - 1) as u32;
                 1.0 / interval.max(now.saturating_duration_since(*last)).as_secs_f64()
             }
@@ -65,8 +65,14 @@ impl MaskTimes {
         }
     }
 
+    /// Share of the masks that were confirmed without a run of the model; 0 without masks.
+    pub fn confirmed_share(&mut self, now: Instant) -> f64 {
+        self.remove_old(now);
+        self.0.iter().filter(|(_, confirmed)| *confirmed).count() as f64 / self.0.len().max(1) as f64
+    }
+
     fn remove_old(&mut self, now: Instant) {
-        while self.0.len() > 2 && now.saturating_duration_since(self.0[0]) > RATE_WINDOW {
+        while self.0.len() > 2 && now.saturating_duration_since(self.0[0].0) > RATE_WINDOW {
             self.0.pop_front();
         }
     }
@@ -87,10 +93,12 @@ mod tests {
         let (mut masks, start) = (MaskTimes::default(), Instant::now());
         assert_eq!(masks.rate(start), 0.0);
         let at = |ms: u64| start + Duration::from_millis(ms);
-        (0..=20).for_each(|n| masks.count(at(n * 200)));
+        (0..=20).for_each(|n| masks.count(at(n * 200), n % 4 != 0));
         assert!((masks.rate(at(4000)) - 5.0).abs() < 1e-9);
-        masks.count(at(14_000));
-        masks.count(at(24_000));
+        assert!((masks.confirmed_share(at(4000)) - 8.0 / 11.0).abs() < 1e-9, "of the masks 10 to 20");
+        masks.count(at(14_000), false);
+        masks.count(at(24_000), true);
+        assert!((masks.confirmed_share(at(24_000)) - 0.5).abs() < 1e-9, "of the newest two");
         assert!((masks.rate(at(24_500)) - 0.1).abs() < 1e-9);
         assert!((masks.rate(at(44_000)) - 0.05).abs() < 1e-9);
     }

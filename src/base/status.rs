@@ -119,6 +119,7 @@ pub struct Status {
     panics: AtomicU64,
     hidden: AtomicU64,
     late_connections: AtomicU64,
+    confirmed_masks: AtomicU64,
     /// When the stream's supervisor last showed that it is alive.
     beat: Mutex<Instant>,
     /// The last heartbeat of its overlay stage.
@@ -154,6 +155,7 @@ impl Status {
             panics: AtomicU64::new(0),
             hidden: AtomicU64::new(0),
             late_connections: AtomicU64::new(0),
+            confirmed_masks: AtomicU64::new(0),
             beat: Mutex::new(Instant::now()),
             overlay_beat: Mutex::new(Instant::now()),
             hung: AtomicUsize::new(0),
@@ -337,9 +339,20 @@ impl Status {
         self.rate.lock().record_latency(now, latency);
     }
 
-    /// Counts a mask that the model has made.
-    pub fn count_mask(&self) {
-        self.mask_times.lock().count(Instant::now());
+    /// Counts a mask that the model has made, or that is the last one again because nothing has moved (`confirmed`).
+    pub fn count_mask(&self, confirmed: bool) {
+        self.mask_times.lock().count(Instant::now(), confirmed);
+        self.confirmed_masks.fetch_add(u64::from(confirmed), Ordering::Relaxed);
+    }
+
+    /// Masks that were confirmed without a run of the model.
+    pub fn confirmed_masks(&self) -> u64 {
+        self.confirmed_masks.load(Ordering::Relaxed)
+    }
+
+    /// Share of the masks that were confirmed without a run of the model, of those of the last two seconds or the last two.
+    pub fn confirmed_share(&self) -> f64 {
+        self.mask_times.lock().confirmed_share(Instant::now())
     }
 
     /// Masks per second, over the last two seconds or the last two masks.

@@ -13,7 +13,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::job::{self, SegmentJob};
-use super::{Failure, ModelArgs, flicker, write_json};
+use super::{Failure, ModelArgs, flicker, gate, write_json};
 use crate::base::status::Status;
 use crate::base::stop::Stop;
 use crate::base::timing::Stage;
@@ -39,6 +39,10 @@ pub struct BenchArgs {
     /// in the previous mask, for each value of `smooth`.
     #[arg(long, value_name = "CLIP", conflicts_with_all = ["input", "rounds"])]
     pub flicker: Option<PathBuf>,
+    /// Measure the motion gate (`stream.gate`) on these clips instead: how many runs of the model it saves, and whether masks and
+    /// events differ from those of a model that runs for every frame.
+    #[arg(long, value_name = "CLIP", num_args = 1.., conflicts_with_all = ["input", "rounds", "flicker"])]
+    pub gate: Vec<PathBuf>,
     /// Number of rounds, of which the median is taken.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
@@ -88,6 +92,10 @@ pub fn bench(args: &BenchArgs) -> Result<(), Failure> {
     let model = Arc::new(Model::load(&settings, tuning::default_threads(&settings, TuningGoal::Throughput))?);
     if let Some(clip) = &args.flicker {
         let result = flicker::measure(clip, &model)?;
+        return args.json.as_deref().map_or(Ok(()), |path| write_json(path, &result));
+    }
+    if !args.gate.is_empty() {
+        let result = gate::measure(&args.gate, &model)?;
         return args.json.as_deref().map_or(Ok(()), |path| write_json(path, &result));
     }
     let plan = tuning::default_plan(&model, TuningGoal::Throughput);

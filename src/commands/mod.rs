@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod environment;
 mod failure;
 mod flicker;
+mod gate;
 pub mod job;
 pub mod listen;
 pub mod logging;

@@ -11,6 +11,7 @@ use super::credentials::{PasswordAlone, combine};
 use super::document::Section;
 use super::duration::DurationText;
 use super::encode::EncodeConfig;
+use super::gate::MotionGate;
 use super::mask_rate::MaskRate;
 use super::overlay::OverlayConfig;
 use super::push::{self, PushConfig};
@@ -71,6 +72,10 @@ pub struct StreamConfig {
     /// `auto`: one for each frame, or fewer if the model is overloaded. A number: at most this many.
     #[schemars(extend("x-applies" = "next-frame"))]
     pub mask_rate: MaskRate,
+    /// The motion gate: whether the model also runs for frames in which nothing has moved. It has no effect with
+    /// `[stream.redact]`, for which every frame needs a mask of its own, and for a file with `speed = "max"`.
+    #[schemars(extend("x-applies" = "next-frame"))]
+    pub gate: MotionGate,
     /// Weight of the stream when the model is overloaded: a stream with 2 gets twice as many masks as one with 1.
     #[schemars(range(min = 1, max = 100), extend("x-applies" = "next-frame", "x-help" = "1 to 100; 2 is twice the weight of 1"))]
     pub priority: u32,
@@ -124,13 +129,13 @@ pub struct StreamConfig {
 }
 
 impl StreamConfig {
-    /// Whether `other` differs only in what applies to the next frame of a running stream: overlay, masks, mask rate, priority, zones,
-    /// and rules whose events are not recorded.
+    /// Whether `other` differs only in what applies to the next frame of a running stream: overlay, masks, mask rate, motion gate,
+    /// priority, zones, and rules whose events are not recorded.
     pub fn differs_without_restart(&self, other: &StreamConfig) -> bool {
         let (overlay, zones, rules) = (other.overlay.clone(), other.zones.clone(), other.rules.clone());
-        let (masks, mask_rate, priority) = (other.masks, other.mask_rate, other.priority);
+        let (masks, mask_rate, gate, priority) = (other.masks, other.mask_rate, other.gate, other.priority);
         self != other
-            && *other == StreamConfig { overlay, masks, mask_rate, priority, zones, rules, ..self.clone() }
+            && *other == StreamConfig { overlay, masks, mask_rate, gate, priority, zones, rules, ..self.clone() }
             && self.recorded_rules().eq(other.recorded_rules())
     }
 
@@ -199,6 +204,7 @@ pub fn defaults_stream(name: &str, source: SourceSpec) -> StreamConfig {
         source,
         masks: MasksWhen::Auto,
         mask_rate: MaskRate::Auto,
+        gate: MotionGate::Auto,
         priority: 1,
         max_mask_age: Duration::from_secs(1),
         max_latency: Duration::from_secs(1),

@@ -195,6 +195,7 @@ impl TestStream {
             model: "m".into(),
             guide: None,
             probable: None,
+            confirmed: false,
         };
         let counts = ZoneMeter::new(self.zones.get()).measure(&mask);
         let mut mask = StreamMask::new(&"gate".into(), Arc::new(mask), VideoInfo::new(PixelFormat::I420, 2, 2), counts);

@@ -128,8 +128,19 @@ fn labels(names: &[&str]) -> Labels {
 fn mask(labels: &Labels, classes: [u8; 4], zones: &Zones, second: i64) -> StreamMask {
     let (classes, labels, captured_at) = (classes.to_vec(), Arc::clone(labels), Instant::now());
     let (pts, model) = (Duration::ZERO, "m".into());
-    let mask =
-        Mask { seq: 0, pts, captured_at, width: 4, height: 1, classes, labels, model, guide: None, probable: None };
+    let mask = Mask {
+        seq: 0,
+        pts,
+        captured_at,
+        width: 4,
+        height: 1,
+        classes,
+        labels,
+        model,
+        guide: None,
+        probable: None,
+        confirmed: false,
+    };
     let counts = ZoneMeter::new(Arc::clone(zones)).measure(&mask);
     let mut mask = StreamMask::new(&"gate".into(), Arc::new(mask), VideoInfo::new(PixelFormat::I420, 2, 2), counts);
     mask.captured = at(second * 1000);

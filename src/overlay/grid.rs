@@ -151,6 +151,7 @@ mod tests {
             model: "".into(),
             guide: None,
             probable: None,
+            confirmed: false,
         }
     }
 

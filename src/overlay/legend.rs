@@ -240,6 +240,7 @@ mod tests {
             model: "".into(),
             guide: None,
             probable: None,
+            confirmed: false,
         }
     }
 

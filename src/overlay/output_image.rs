@@ -107,10 +107,18 @@ mod tests {
                         model: "".into(),
                         guide: None,
                         probable: None,
+                        confirmed: false,
                     };
                     let pixels = Arc::new(source);
-                    let frame =
-                        Frame { stream: "".into(), seq: 0, pts: Duration::ZERO, captured_at, pixels, bias: None };
+                    let frame = Frame {
+                        stream: "".into(),
+                        seq: 0,
+                        pts: Duration::ZERO,
+                        captured_at,
+                        pixels,
+                        bias: None,
+                        gate: None,
+                    };
                     let redact = RedactConfig {
                         classes: vec!["person".into()],
                         style: RedactStyle::Blur,

@@ -107,6 +107,7 @@ mod tests {
             model: "".into(),
             guide: None,
             probable: None,
+            confirmed: false,
         }
     }
 

@@ -39,6 +39,7 @@ fn mask(width: usize, height: usize, class: impl Fn(usize, usize) -> u8) -> Mask
         model: "".into(),
         guide: None,
         probable: None,
+        confirmed: false,
     }
 }
 

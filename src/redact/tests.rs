@@ -48,6 +48,7 @@ fn mask(noise: &mut Noise, (width, height): (usize, usize), start: Instant, at: 
         model: "".into(),
         guide: None,
         probable: None,
+        confirmed: false,
     }
 }
 
@@ -377,7 +378,15 @@ fn frame(noise: &mut Noise, info: VideoInfo, seq: u64) -> Frame {
         plane.data.iter_mut().for_each(|sample| *sample = noise.below(256) as u8);
     }
     let captured_at = Instant::now();
-    Frame { stream: "gate".into(), seq, pts: Duration::ZERO, captured_at, pixels: Arc::new(image), bias: None }
+    Frame {
+        stream: "gate".into(),
+        seq,
+        pts: Duration::ZERO,
+        captured_at,
+        pixels: Arc::new(image),
+        bias: None,
+        gate: None,
+    }
 }
 
 /// What is published of `frame`, and why all of it is hidden.

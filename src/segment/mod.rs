@@ -37,9 +37,9 @@ pub use session::SessionError;
 /// The masks of a batch, in the order of its frames, and the time that they took.
 pub struct Segmented {
     pub masks: Vec<Mask>,
-    /// Time to make the input of the model, for the whole batch.
+    /// Time to make the input of the model and to compare it with the last run, for the whole batch.
     pub preprocess: Elapsed,
-    /// Time to run the model, for the whole batch.
+    /// Time to run the model, for the frames of the batch that it ran for.
     pub run: Elapsed,
 }
 

@@ -55,9 +55,15 @@ pub(super) struct StreamReport {
     fps: f64,
     /// Whether something uses the masks of the stream. While nothing does and `masks` is `auto`, the model does not run for it.
     masks_needed: bool,
-    /// Masks per second that the model makes of the stream, mean of the last two seconds or of the last two masks.
+    /// Masks per second of the stream, mean of the last two seconds or of the last two masks; those that the motion gate confirmed
+    /// included.
     masks_per_second: f64,
-    /// Age of the newest mask in milliseconds, since its frame was captured; null without a current mask.
+    /// Share of these masks for which the model did not run, because nothing had moved (`gate`), 0 to 1.
+    mask_runs_skipped_ratio: f64,
+    /// How many masks of the stream were confirmed in this way.
+    masks_confirmed: u64,
+    /// Age of the newest mask in milliseconds, since the frame was captured that it was made or confirmed for; null without a
+    /// current mask.
     mask_age_ms: Option<f64>,
     /// Time from capture to publication in milliseconds, median of the last two seconds; null if no frame was published.
     latency_ms: Option<f64>,
@@ -334,6 +340,8 @@ fn report(stream: &StreamView, view: &ServiceView, rtsp: &str) -> StreamReport {
         fps: tenths(fps),
         masks_needed: stream.model_share.is_needed(),
         masks_per_second: tenths(status.mask_rate()),
+        mask_runs_skipped_ratio: tenths(status.confirmed_share() * 100.0) / 100.0,
+        masks_confirmed: status.confirmed_masks(),
         mask_age_ms: stream.overlay_state.mask().map(|mask| tenths(mask.captured_at.elapsed().as_secs_f64() * 1e3)),
         latency_ms: latency.map(|latency| tenths(latency.as_secs_f64() * 1e3)),
         h264: status.encode.running().map(|encode| encode_report(&encode)),

@@ -129,7 +129,7 @@ fn conditions(streams: &[Arc<StreamView>], out: &mut Families) {
     let rates = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.mask_rate()));
     out.gauges(
         "maskcast_stream_masks_per_second",
-        "Masks per second that the model makes, over the last two seconds or the last two masks.",
+        "Masks per second, those confirmed by the motion gate included, over the last two seconds or the last two masks.",
         rates,
     );
     let needed =
@@ -138,6 +138,12 @@ fn conditions(streams: &[Arc<StreamView>], out: &mut Families) {
         "maskcast_stream_masks_needed",
         "1 while the model runs for the stream, 0 while nothing uses its masks.",
         needed,
+    );
+    let confirmed = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.confirmed_masks() as f64));
+    out.counters(
+        "maskcast_stream_masks_confirmed_total",
+        "Masks that the motion gate confirmed because nothing had moved: the model did not run.",
+        confirmed,
     );
     let bytes = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.encode.bytes() as f64));
     out.counters("maskcast_encoded_bytes_total", "Bytes of H.264 that were encoded. Sinks share one encode.", bytes);
@@ -293,7 +299,11 @@ fn service(view: &ServiceView, out: &mut Families) {
     let pool = &view.pool;
     for (name, help, count) in [
         ("maskcast_segment_runs_total", "Runs of the model, each on a batch of frames.", &pool.runs),
-        ("maskcast_segment_frames_total", "Frames segmented.", &pool.frames),
+        (
+            "maskcast_segment_frames_total",
+            "Frames that the model ran for; not those whose last mask was confirmed.",
+            &pool.frames,
+        ),
         ("maskcast_segment_failures_total", "Runs of the model that failed.", &pool.failures),
     ] {
         out.counters(name, help, [(Vec::new(), count.load(Ordering::Relaxed) as f64)]);

@@ -223,6 +223,7 @@ mod tests {
             model: "".into(),
             guide: None,
             probable: None,
+            confirmed: false,
         };
         let stream = view.stream("gate").unwrap();
         stream.overlay_state.set_mask(Some(Arc::new(mask)));

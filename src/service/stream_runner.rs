@@ -297,11 +297,13 @@ impl StreamRunner {
         self.view.outputs.revoke_runs();
     }
 
-    /// Applies what does not need a restart: overlay, masks, mask rate, priority, zones and rules, from the next frame on.
+    /// Applies what does not need a restart: overlay, masks, mask rate, motion gate, priority, zones and rules, from the next frame
+    /// on.
     pub fn adjust(&mut self, config: &StreamConfig) {
         self.config = config.clone();
         self.view.overlay_state.set_overlay(config.overlay.clone());
         self.view.model_share.set(config.masks, config.mask_rate, config.priority);
+        self.view.model_share.set_gate(config.gate);
         self.view = Arc::new(StreamView { config: config.clone(), ..StreamView::clone(&self.view) });
         self.view.configure_rules();
     }

@@ -24,6 +24,10 @@ pub struct MaskMessage<'a> {
     pub source_time_s: f64,
     /// Time from the capture of the frame until its mask was ready, in milliseconds.
     pub age_ms: f64,
+    /// True if the model did not run for the frame, because nothing had moved since its last run, whose mask this is; absent
+    /// otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub confirmed: bool,
     /// Name of the model.
     pub model: &'a str,
     /// Version of the labels: it differs for models with other classes.
@@ -50,6 +54,7 @@ impl<'a> MaskMessage<'a> {
             captured: format!("{captured:.3}"),
             source_time_s: mask.pts.as_secs_f64(),
             age_ms: (age.as_secs_f64() * 1e6).round() / 1e3,
+            confirmed: mask.confirmed,
             model: &mask.model,
             labels: labels_version(&mask.labels),
             width: mask.width,

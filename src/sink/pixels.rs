@@ -162,7 +162,19 @@ mod tests {
         let classes = (0..width * height).map(|at| class(at % width, at / width)).collect();
         let labels = names.iter().map(|name| Label::new(*name, Rgb(1, 2, 3))).collect();
         let (seq, pts, captured_at, model) = (0, Duration::ZERO, Instant::now(), "m".into());
-        Mask { seq, pts, captured_at, width, height, classes, labels, model, guide: None, probable: None }
+        Mask {
+            seq,
+            pts,
+            captured_at,
+            width,
+            height,
+            classes,
+            labels,
+            model,
+            guide: None,
+            probable: None,
+            confirmed: false,
+        }
     }
 
     /// `rleFrString` of the COCO API, and then the pixels of the class in the order of rows.

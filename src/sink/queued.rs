@@ -166,6 +166,7 @@ mod tests {
             model: "m".into(),
             guide: None,
             probable: None,
+            confirmed: false,
         };
         StreamMask::new(&"gate".into(), Arc::new(mask), VideoInfo::new(PixelFormat::I420, 2, 2), Default::default())
     }

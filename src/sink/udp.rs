@@ -89,6 +89,7 @@ mod tests {
             model: "m".into(),
             guide: None,
             probable: None,
+            confirmed: false,
         };
         let counts = ZoneMeter::new([].into()).measure(&mask);
         StreamMask::new(&"gate".into(), Arc::new(mask), VideoInfo::new(PixelFormat::I420, 2, 2), counts)

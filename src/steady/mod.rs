@@ -211,6 +211,7 @@ impl Steady {
             classes: Vec::new(),
             guide: None,
             probable: None,
+            confirmed: false,
             ..mask.clone()
         });
         (steady.seq, steady.pts, steady.captured_at) = (mask.seq, mask.pts, mask.captured_at);

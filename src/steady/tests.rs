@@ -119,6 +119,7 @@ fn mask(seq: u64, classes: Vec<ClassId>, guide: Guide, labels: &crate::frame::La
         model: "test".into(),
         guide: Some(Box::new(guide)),
         probable: None,
+        confirmed: false,
     }
 }
 

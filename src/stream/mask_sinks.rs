@@ -99,6 +99,7 @@ mod tests {
             model: "m".into(),
             guide: None,
             probable: None,
+            confirmed: false,
         });
         for n in 1..=3 {
             let error = sinks.push(&mask, VideoInfo::new(PixelFormat::I420, 640, 360)).unwrap_err();

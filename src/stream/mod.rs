@@ -47,7 +47,7 @@ pub struct StreamParts {
     pub source: Box<dyn Source>,
     pub output: Box<dyn Output>,
     pub status: Arc<Status>,
-    /// Has the mask rate and the priority of `config` at first.
+    /// Has the mask rate, the setting of the motion gate and the priority of `config` at first.
     pub model_share: Arc<ModelShare>,
     /// Has the overlay settings of `config` at first.
     pub overlay_state: Arc<OverlayState>,
@@ -107,6 +107,7 @@ impl Stream {
         };
         let newest: Box<dyn MaskSink> = Box::new(NewestMask(Arc::clone(&overlay_state)));
         let sinks = MaskSinks::new(std::iter::once(newest).chain(mask_sinks).collect(), zones, Arc::clone(&status));
+        let capture_share = Arc::clone(&model_share);
         let model = overlay_stage::StageModel { share: model_share, banner: pool.banner() };
         let stage =
             overlay_stage::OverlayStage::new(&config, overlay_state, model, output, Arc::clone(&status), pace, sinks);
@@ -118,6 +119,9 @@ impl Stream {
         })?;
         let capture_status = Arc::clone(&status);
         let capture_stop = stop.clone();
+        // Redaction needs a mask of each frame itself; a file that is processed as fast as possible gets them all.
+        let is_gated = pace == Pace::Live && config.redact.is_none();
+        let gate = is_gated.then(|| supervisor::StreamGate { share: capture_share, gate: Arc::default() });
         let supervisor = supervisor::Supervisor {
             source,
             downstream,
@@ -127,6 +131,7 @@ impl Stream {
             silence_timeout: config.silence_timeout,
             max_latency: config.max_latency,
             bias: config.redact.as_ref().and_then(crate::redact::class_bias),
+            gate,
         };
         let capture = spawn(&config.name, "capture", move || supervisor.run())?;
         Ok(Stream { status, stop, capture, overlay })

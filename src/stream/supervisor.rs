@@ -19,7 +19,8 @@ use crate::base::stop::Stop;
 use crate::base::timing::Stage;
 use crate::capture::{Captured, CapturedFrame, KeyframeWait, Reachability, Source};
 use crate::frame::{ClassBias, Frame};
-use crate::segment::pool::Request;
+use crate::gate::Gate;
+use crate::segment::pool::{ModelShare, Request};
 
 /// How long a new connection may take to its first frame: a session is set up, and the first keyframe has to come.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
@@ -68,6 +69,21 @@ pub struct Supervisor {
     pub max_latency: Duration,
     /// What its masks say about classes that are probable.
     pub bias: Option<Arc<ClassBias>>,
+    /// `None` if the model runs for every frame, whatever the settings are.
+    pub gate: Option<StreamGate>,
+}
+
+/// The motion gate of a stream with its setting, which may change.
+pub struct StreamGate {
+    pub share: Arc<ModelShare>,
+    pub gate: Arc<Gate>,
+}
+
+impl StreamGate {
+    /// The gate of the next frame, if it is on.
+    fn of_frame(&self) -> Option<Arc<Gate>> {
+        self.share.is_gated().then(|| Arc::clone(&self.gate))
+    }
 }
 
 /// When the first and the last frame of a connection came.
@@ -364,6 +380,7 @@ impl Supervisor {
             captured_at: captured.captured_at,
             pixels: captured.pixels,
             bias: self.bias.clone(),
+            gate: self.gate.as_ref().and_then(StreamGate::of_frame),
         };
         *seq += 1;
         match &self.downstream {

@@ -339,7 +339,7 @@ impl StreamView {
             outputs,
             recordings,
             overlay_state: Arc::new(OverlayState::new(config.overlay.clone())),
-            model_share: Arc::new(ModelShare::new(config.masks, config.mask_rate, config.priority)),
+            model_share: Arc::new(ModelShare::new(config.masks, config.mask_rate, config.priority).gated(config.gate)),
             masks: Arc::default(),
             minutes: Arc::new(StreamMinutes::new(&config.name)),
             events: Arc::new(StreamEvents::new(&config.name, Arc::clone(hub), Arc::clone(&zones))),

@@ -68,7 +68,19 @@ mod tests {
     fn mask(width: usize, height: usize, class: impl Fn(usize, usize) -> u8) -> Mask {
         let classes = (0..width * height).map(|at| class(at % width, at / width)).collect();
         let (seq, pts, captured_at, labels, model) = (0, Duration::ZERO, Instant::now(), [].into(), "m".into());
-        Mask { seq, pts, captured_at, width, height, classes, labels, model, guide: None, probable: None }
+        Mask {
+            seq,
+            pts,
+            captured_at,
+            width,
+            height,
+            classes,
+            labels,
+            model,
+            guide: None,
+            probable: None,
+            confirmed: false,
+        }
     }
 
     #[test]

@@ -180,6 +180,7 @@ impl Segmenter for FakeSegmenter {
             model: "fake".into(),
             guide: Some(Box::new(Guide::new(SIDE, SIDE))),
             probable: None,
+            confirmed: false,
         };
         Ok(Segmented {
             masks: frames.iter().map(mask).collect(),
@@ -305,6 +306,7 @@ pub fn red_and_blue(width: usize, height: usize) -> Frame {
         captured_at: Instant::now(),
         pixels: Arc::new(image),
         bias: None,
+        gate: None,
     }
 }
 

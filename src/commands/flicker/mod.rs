@@ -90,6 +90,7 @@ pub fn measure(clip: &Path, model: &Arc<Model>) -> Result<serde_json::Value, Fai
             captured_at: frame.captured_at,
             pixels: frame.pixels,
             bias: None,
+            gate: None,
         };
         let segmented = segmenter.segment(std::slice::from_ref(&frame)).map_err(|error| located(&error))?;
         let Some(mask) = segmented.masks.first() else { return Err(located(&"the model made no mask")) };

@@ -134,6 +134,7 @@ latency = 0.25
 show = "matched"
 masks = "always"
 mask_rate = "auto"
+gate = "off"
 priority = 7
 max_mask_age = 2
 max_latency = "700ms"
@@ -262,6 +263,7 @@ timeout = "20s"
                 show: Show::Matched,
                 masks: MasksWhen::Always,
                 mask_rate: MaskRate::Auto,
+                gate: MotionGate::Off,
                 priority: 7,
                 max_mask_age: Duration::from_secs(2),
                 max_latency: Duration::from_millis(700),

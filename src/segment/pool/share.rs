@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::config::{MaskRate, MasksWhen};
+use crate::config::{MaskRate, MasksWhen, MotionGate};
 
 /// The share of one stream in the time of the model. The settings can change while the stream runs.
 #[derive(Debug)]
@@ -34,6 +34,7 @@ struct ShareState {
     /// The least time from one mask to the next.
     interval: Duration,
     priority: u32,
+    gate: MotionGate,
     /// When the next mask may be made; `None`: at any time.
     due: Option<Instant>,
     /// The clock of the stream after its newest mask.
@@ -42,7 +43,7 @@ struct ShareState {
 
 impl Default for ShareState {
     fn default() -> Self {
-        ShareState { interval: Duration::ZERO, priority: 1, due: None, clock: 0.0 }
+        ShareState { interval: Duration::ZERO, priority: 1, gate: MotionGate::Auto, due: None, clock: 0.0 }
     }
 }
 
@@ -76,6 +77,23 @@ impl ModelShare {
     /// Whether the model runs for the stream.
     pub fn is_needed(&self) -> bool {
         self.needed.load(Ordering::Relaxed)
+    }
+
+    /// The same share with this setting of the motion gate.
+    #[must_use]
+    pub fn gated(self, gate: MotionGate) -> Self {
+        self.set_gate(gate);
+        self
+    }
+
+    /// Changes the setting of the motion gate, from the next frame on.
+    pub fn set_gate(&self, gate: MotionGate) {
+        self.state.lock().gate = gate;
+    }
+
+    /// Whether the last mask may be confirmed for a frame in which nothing has moved.
+    pub fn is_gated(&self) -> bool {
+        self.state.lock().gate == MotionGate::Auto
     }
 
     /// The least time from one mask to the next; zero without a limit.

@@ -47,6 +47,7 @@ impl ModelBanner {
 #[derive(Debug, Default)]
 pub struct PoolStats {
     pub runs: AtomicU64,
+    /// Frames that the model ran for; not those whose last mask was confirmed.
     pub frames: AtomicU64,
     pub failures: AtomicU64,
 }

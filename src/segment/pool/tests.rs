@@ -8,7 +8,7 @@ use super::*;
 use crate::base::queue::{self, WhenFull, queue};
 use crate::base::status::Status;
 use crate::base::stop::Stop;
-use crate::base::timing::Elapsed;
+use crate::base::timing::{Elapsed, Stage};
 use crate::frame::{Frame, Mask, OwnedImage, PixelFormat, VideoInfo};
 use crate::segment::{Segmented, Segmenter};
 
@@ -23,6 +23,7 @@ fn request(status: &Status, seq: u64) -> Request {
         captured_at: Instant::now(),
         pixels: Arc::new(OwnedImage::new(VideoInfo::new(PixelFormat::I420, 2, 2), 0)),
         bias: None,
+        gate: None,
     };
     Request { frame, entry: Some(status.ledger.open()) }
 }
@@ -44,6 +45,7 @@ impl<F: FnMut(&[Frame]) -> Result<(), SegmentError> + Send> Segmenter for Script
             model: "fake".into(),
             guide: None,
             probable: None,
+            confirmed: false,
         };
         Ok(Segmented {
             masks: frames.iter().map(mask).collect(),
@@ -266,4 +268,33 @@ fn stuck_reports_a_worker_that_does_not_return() {
     assert_eq!(pool.stuck(RUN_LIMIT, MAKE_LIMIT), None);
     drop(go);
     assert!(shown.recv_timeout(DEADLINE).unwrap().mask.recv_timeout(DEADLINE).unwrap().is_ok());
+}
+
+/// Confirms the masks of frames with odd numbers.
+struct GatedSegmenter;
+
+impl Segmenter for GatedSegmenter {
+    fn segment(&mut self, frames: &[Frame]) -> Result<Segmented, SegmentError> {
+        let mut segmented = ScriptedSegmenter(|_: &[Frame]| Ok(())).segment(frames)?;
+        segmented.masks.iter_mut().for_each(|mask| mask.confirmed = mask.seq % 2 == 1);
+        Ok(segmented)
+    }
+}
+
+#[test]
+fn confirmed_masks_are_delivered_and_do_not_count_as_runs() {
+    let pool = Pool::start(1, 1, Box::new(|| Ok(Box::new(GatedSegmenter) as Box<dyn Segmenter>))).unwrap();
+    let (status, requests, inference_queue, shown) = matched_queue(1, 2, WhenFull::DropOldest);
+    pool.add(inference_queue);
+    for seq in 0..9 {
+        assert!(requests.send(request(&status, seq)).is_ok());
+        let mask = shown.recv_timeout(DEADLINE).unwrap().mask.recv_timeout(DEADLINE).unwrap().unwrap();
+        assert_eq!((mask.seq, mask.confirmed), (seq, seq % 2 == 1));
+    }
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    assert_eq!((count(&pool.stats().runs), count(&pool.stats().frames)), (5, 5));
+    assert_eq!(status.confirmed_masks(), 4);
+    assert!((status.confirmed_share() - 4.0 / 9.0).abs() < 1e-9);
+    let timed = |stage| status.stage(stage).count();
+    assert_eq!((timed(Stage::Preprocess), timed(Stage::Segment)), (9, 5));
 }

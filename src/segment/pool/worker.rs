@@ -149,18 +149,27 @@ impl Worker {
         let frames: Vec<Frame> = batch.iter().map(|job| job.frame.clone()).collect();
         let result = self.segment(&frames, &*factory);
         let stats = Arc::clone(&self.shared.stats);
-        stats.runs.fetch_add(1, Ordering::Relaxed);
-        stats.frames.fetch_add(frames.len() as u64, Ordering::Relaxed);
+        // Without the frames whose last mask was confirmed.
+        let run_frames = match &result {
+            Ok(segmented) => segmented.masks.iter().filter(|mask| !mask.confirmed).count(),
+            Err(_) => frames.len(),
+        };
+        if run_frames > 0 {
+            stats.runs.fetch_add(1, Ordering::Relaxed);
+            stats.frames.fetch_add(run_frames as u64, Ordering::Relaxed);
+        }
         match result {
             Ok(segmented) => {
                 if std::mem::take(&mut self.failures) > 1 {
                     tracing::info!(stage = "segment", "segmentation works again");
                 }
-                let (preprocess, run) = (segmented.preprocess.share(frames.len()), segmented.run.share(frames.len()));
+                let (preprocess, run) = (segmented.preprocess.share(frames.len()), segmented.run.share(run_frames));
                 for (job, mask) in batch.into_iter().zip(segmented.masks) {
                     job.queue.status.stage(Stage::Preprocess).record(preprocess);
-                    job.queue.status.stage(Stage::Segment).record(run);
-                    job.queue.status.count_mask();
+                    if !mask.confirmed {
+                        job.queue.status.stage(Stage::Segment).record(run);
+                    }
+                    job.queue.status.count_mask(mask.confirmed);
                     deliver(job, Ok(mask));
                 }
             }

@@ -113,11 +113,13 @@ function redaction({ redaction: hidden, published }) {
   return [`${hidden.classes.join(", ")} (${hidden.style})`, frames];
 }
 
-/** Masks per second and the age of the newest, and the tooltip. */
-function masks({ masks_needed: isNeeded, masks_per_second: rate, mask_age_ms: age, config }) {
+/** Masks per second, the age of the newest and the share for which the model did not run, and the tooltip. */
+function masks({ masks_needed: isNeeded, masks_per_second: rate, mask_age_ms: age, mask_runs_skipped_ratio: skipped, config }) {
   if (!isNeeded) return ["paused", 'Nothing uses the masks, so the model does not run; masks = "always" changes that'];
   const limit = config.mask_rate === "auto" ? "one per frame" : `${config.mask_rate} per second (mask_rate)`;
-  return [age === null ? "–" : `${rate.toFixed(1)} per second, newest ${age.toFixed(0)} ms old`, `Masks made by the model; limit: ${limit}`];
+  const still = skipped > 0 ? `, ${(100 * skipped).toFixed(0)} % without motion` : "";
+  const title = `Masks made by the model, or confirmed because nothing moved (gate: ${config.gate}); limit: ${limit}`;
+  return [age === null ? "–" : `${rate.toFixed(1)} per second, newest ${age.toFixed(0)} ms old${still}`, title];
 }
 
 /** Rows of term, value and tooltip. */

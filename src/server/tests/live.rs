@@ -53,6 +53,7 @@ impl Camera {
             model: "street".into(),
             guide: None,
             probable: None,
+            confirmed: false,
         };
         let counts = self.meter.measure(&mask);
         let video = VideoInfo::new(PixelFormat::I420, 1280, 720);

@@ -155,7 +155,7 @@ fn mask(input: &MaskInput) -> Mask {
         classes: classes.collect(),
         labels: [].into(),
         model: "".into(),
-        guide: None, probable: None,
+        guide: None, probable: None, confirmed: false,
     }
 }
 

@@ -101,6 +101,7 @@ pub fn leaks(
                 captured_at,
                 pixels: Arc::new(i420(&image, info).map_err(name)?),
                 bias: None,
+                gate: None,
             };
             // Redacted instead of the image itself, so that what is hidden can be told from what is visible.
             let mut plain = OwnedImage::new(info, 0);
