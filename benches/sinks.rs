@@ -83,7 +83,10 @@ fn measure(clip: &Path, is_with: bool, length: Duration) -> Result<Cost> {
         );
     }
     for stream in 0..STREAMS {
-        text += &format!("[[stream]]\nname = \"s{stream}\"\nsource = \"file:{}\"\nloop = true\ngate = \"off\"\n", clip.display());
+        text += &format!(
+            "[[stream]]\nname = \"s{stream}\"\nsource = \"file:{}\"\nloop = true\ngate = \"off\"\n",
+            clip.display()
+        );
         for zone in 0..if is_with { ZONES } else { 0 } {
             // Triangles and quadrangles of different sizes that overlap.
             let (left, top) = (0.05 * zone as f64, 0.04 * zone as f64);

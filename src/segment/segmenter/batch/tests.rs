@@ -1,11 +1,13 @@
 //! The motion gate with the bundled model.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::config::{ModelConfig, Provider};
 use crate::frame::{OwnedImage, PixelFormat, VideoInfo};
 use crate::gate::Gate;
+use crate::segment::contract::Contract;
 use crate::segment::file;
 use crate::segment::session::open_session;
 
