@@ -184,6 +184,116 @@ fn the_models_in_this_repository_have_the_documented_input_labels_and_golden_fra
     }
 }
 
+/// Images of a bundled model's input size: its golden frame, parts of it enlarged, mirrored and darker ones, colours, and noise.
+fn images(golden: &Golden) -> Vec<Vec<u8>> {
+    let Golden { width, height, ref rgb, .. } = *golden;
+    let moved = |from: &dyn Fn(usize, usize) -> (usize, usize), light: f32| -> Vec<u8> {
+        let pixels = (0..height).flat_map(|y| (0..width).map(move |x| (y, x)));
+        let bytes = pixels.flat_map(|(y, x)| {
+            let (y, x) = from(y, x);
+            let start = (y * width + x) * 3;
+            [rgb[start], rgb[start + 1], rgb[start + 2]]
+        });
+        bytes.map(|byte| (f32::from(byte) * light).min(255.0) as u8).collect()
+    };
+    let mut images = vec![
+        moved(&|y, x| (y, x), 1.0),
+        moved(&|y, x| (y, width - 1 - x), 1.0),
+        moved(&|y, x| (height - 1 - y, x), 0.7),
+    ];
+    for (top, left, part) in [(0, 0, 2), (1, 1, 2), (0, 1, 3), (2, 1, 3)] {
+        images.push(moved(&|y, x| ((y + top * height) / part, (x + left * width) / part), 1.2));
+    }
+    let mut state = 1_u32;
+    let mut noise = |range: u32, of: &dyn Fn(usize) -> u8| -> Vec<u8> {
+        let byte = |index| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            of(index).saturating_add(((state >> 16) % range) as u8)
+        };
+        (0..rgb.len()).map(byte).collect()
+    };
+    images.push(noise(256, &|_| 0));
+    images.push(noise(40, &|index| (index / (width * 3) * 200 / height) as u8));
+    images.push(noise(60, &|index| rgb[index]));
+    images
+}
+
+#[test]
+fn the_service_computes_the_masks_of_the_whole_graph_of_the_bundled_models() {
+    for name in ["everyday", "street"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("models/{name}.onnx"));
+        let (model, whole) = (Model::load(&cpu(&path), 1).unwrap(), Model::load_whole(&cpu(&path), 1).unwrap());
+        assert!(model.has_own_head() && !whole.has_own_head(), "{name}");
+        assert_eq!(model.contract.output, whole.contract.output);
+        assert_eq!(model.contract.others, whole.contract.others);
+        assert_eq!(model.golden_difference, whole.golden_difference);
+        let (mut segmenter, mut graph) = (model.segmenter(1).unwrap(), whole.segmenter(1).unwrap());
+        let images = images(model.contract.golden.as_ref().unwrap());
+        let (mut pixels, mut different, mut classes) = (0, 0, [false; 256]);
+        for image in &images {
+            let ((mask, size), (expected, expected_size)) =
+                (segmenter.run_rgb(image, 1).unwrap(), graph.run_rgb(image, 1).unwrap());
+            assert_eq!((size, mask.len()), (expected_size, expected.len()), "{name}");
+            pixels += mask.len();
+            different += mask.iter().zip(&expected).filter(|(a, b)| a != b).count();
+            expected.iter().for_each(|&class| classes[usize::from(class)] = true);
+        }
+        println!("{name}: {different} of {pixels} pixels differ");
+        assert!(classes.iter().filter(|class| **class).count() >= 8, "{name}: the images have few classes");
+        // Where two classes are equal, processors that fuse products and sums may decide in another way.
+        let allowed = if cfg!(target_arch = "x86_64") { 0 } else { pixels / 2000 };
+        assert!(different <= allowed, "{name}: {different} of {pixels} pixels differ");
+
+        let two = [images[1].as_slice(), &images[3]].concat();
+        let (masks, _) = segmenter.run_rgb(&two, 2).unwrap();
+        assert!(masks == graph.run_rgb(&two, 2).unwrap().0, "{name}: two images in a run");
+    }
+}
+
+#[test]
+fn a_wrong_description_of_the_last_steps_is_not_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/everyday.onnx");
+    let bytes = std::fs::read(&bundled).unwrap();
+    let text = maskcast::segment::head::prune::metadata(&bytes, "maskcast.head").unwrap();
+    let at = bytes.windows(text.len()).position(|window| window == text.as_bytes()).unwrap();
+    let expected = Model::load(&cpu(&bundled), 1).unwrap();
+    let grey = vec![128; 512 * 288 * 3];
+    let mask = expected.segmenter(1).unwrap().run_rgb(&grey, 1).unwrap();
+    // Each has as many bytes as before.
+    for (right, wrong) in [
+        ("\"mask.bytes\"", "\"mask.bites\""),
+        ("\"table\":\"regions.table\"", "\"table\":\"regions.offset\""),
+        ("\"enlarge\":2", "\"enlarge\":1"),
+        ("\"cell\":8", "\"cell\":3"),
+        ("{\"logits\"", "[\"logits\""),
+    ] {
+        let mut wrong = text.replace(right, wrong);
+        assert_ne!(wrong, text, "{right}");
+        wrong.truncate(text.len());
+        let mut changed = bytes.clone();
+        changed[at..at + text.len()].fill(b' ');
+        changed[at..at + wrong.len()].copy_from_slice(wrong.as_bytes());
+        std::fs::write(&path, changed).unwrap();
+        let model = Model::load(&cpu(&path), 1).unwrap();
+        assert!(!model.has_own_head(), "{wrong}");
+        assert_eq!(model.golden_difference, expected.golden_difference);
+        assert!(model.segmenter(1).unwrap().run_rgb(&grey, 1).unwrap() == mask, "{wrong}");
+    }
+}
+
+#[test]
+fn a_manifest_with_another_output_uses_the_whole_graph() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("everyday.onnx");
+    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/everyday.onnx"), &path).unwrap();
+    std::fs::write(folder.path().join("everyday.toml"), "[output]\nname = \"mask\"\n").unwrap();
+    let model = Model::load(&cpu(&path), 1).unwrap();
+    assert!(!model.has_own_head());
+    assert_eq!(model.contract.output.name, "mask");
+}
+
 #[test]
 fn two_frames_in_one_run_have_the_same_masks_as_in_separate_runs() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/everyday.onnx");

@@ -139,6 +139,9 @@ fn verify(path: &Path, options: &VerifyArgs) -> Result<(), Failure> {
         println!("  {:9} refused: {reason}", provider.name());
     }
     println!("  {:9} runs it: {}", model.provider.name(), model.placement);
+    if model.has_own_head() {
+        println!("            Maskcast itself computes the last steps, which takes less time than in ONNX Runtime");
+    }
     let input = &model.contract.input;
     println!("  input     {} {}x{}, {}", input.name, input.width, input.height, input.describe());
     print_output(&model);

@@ -48,6 +48,13 @@ pub struct Contract {
     pub manifest: Option<ModelManifest>,
 }
 
+/// The outputs of a model whose session does not have them, because its last steps are computed elsewhere.
+pub(super) struct ModelOutputs {
+    pub mask: TensorSpec,
+    /// The names of the other outputs.
+    pub others: Vec<String>,
+}
+
 /// An entry of `maskcast.labels`.
 #[derive(Clone, Debug, Deserialize)]
 struct MetadataLabel {
@@ -69,11 +76,28 @@ impl Contract {
     /// # Errors
     /// A declaration of the model or of its manifest that cannot be used, with what to write into the manifest.
     pub fn read(session: &Session, path: &Path) -> Result<Self, UnusableModel> {
-        let manifest = ModelManifest::beside(path)?;
-        Contract::with_manifest(session, path, manifest).map_err(|error| UnusableModel::new(path, error))
+        Contract::read_with_outputs(session, path, None)
     }
 
-    fn with_manifest(session: &Session, path: &Path, manifest: Option<ModelManifest>) -> Result<Self, ContractError> {
+    /// The same with outputs that are not those of the session.
+    ///
+    /// # Errors
+    /// As [`Contract::read`].
+    pub(super) fn read_with_outputs(
+        session: &Session,
+        path: &Path,
+        outputs: Option<ModelOutputs>,
+    ) -> Result<Self, UnusableModel> {
+        let manifest = ModelManifest::beside(path)?;
+        Contract::with_manifest(session, path, manifest, outputs).map_err(|error| UnusableModel::new(path, error))
+    }
+
+    fn with_manifest(
+        session: &Session,
+        path: &Path,
+        manifest: Option<ModelManifest>,
+        outputs: Option<ModelOutputs>,
+    ) -> Result<Self, ContractError> {
         let metadata = session.metadata().map_err(|error| ContractError::MetadataUnreadable(error.into()))?;
         let version = metadata.custom("maskcast.version");
         let labels = match metadata.custom("maskcast.labels") {
@@ -97,7 +121,10 @@ impl Contract {
         let input = image_input(session.inputs())?;
         let input = input::read(&input, manifest.as_ref().and_then(|manifest| manifest.input.as_ref()))?;
         let hints = OutputHints { labels: labels.len(), manifest: &output_settings, input: input.layout };
-        let (output, candidates) = choose_output(session.outputs(), hints)?;
+        let (output, candidates) = match &outputs {
+            Some(outputs) => (output::read(&outputs.mask, hints)?, Vec::new()),
+            None => choose_output(session.outputs(), hints)?,
+        };
         let train = metadata
             .custom("maskcast.train")
             .map(|text| serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text)));
@@ -105,8 +132,10 @@ impl Contract {
             .custom("maskcast.golden")
             .map(|text| Golden::parse(&text).map_err(|error| invalid("maskcast.golden")(error.into())))
             .transpose()?;
-        let others = session.outputs().iter().map(Outlet::name).filter(|name| *name != output.name);
-        let others = others.map(str::to_owned).collect();
+        let others = match outputs {
+            Some(outputs) => outputs.others,
+            None => names(session.outputs()).into_iter().filter(|name| *name != output.name).collect(),
+        };
         Ok(Contract {
             input,
             output,

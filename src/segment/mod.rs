@@ -12,6 +12,7 @@ pub mod engine;
 mod error;
 pub mod file;
 pub mod golden;
+pub mod head;
 pub mod inspect;
 pub mod manifest;
 pub mod normalisation;

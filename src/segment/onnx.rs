@@ -12,6 +12,7 @@ use super::engine::has_nvidia_gpu;
 use super::error::{FittingInput, provider_problems};
 use super::file::{self, ModelFile};
 use super::golden::TOLERANCE;
+use super::head::{Head, HeadProblem};
 use super::inspect::Inspection;
 use super::manifest::ModelManifest;
 use super::placement::Placement;
@@ -41,6 +42,8 @@ pub struct Model {
     /// Counter of mask pixels without a label.
     pub unlabelled: Arc<Unlabelled>,
     config: ModelConfig,
+    /// Computes the last steps of the model, which `file` does not have then.
+    head: Option<Arc<Head>>,
     /// The file as it was loaded. A worker that opens a new session must not read a file that was replaced in the meantime.
     file: Arc<ModelFile>,
     /// The session that was checked and its number of threads, until a worker takes it: opening one may take seconds (with a
@@ -55,6 +58,18 @@ impl Model {
     /// # Errors
     /// The model cannot be read or used, no provider computes the right result, or a GPU is required and none works.
     pub fn load(config: &ModelConfig, threads: usize) -> Result<Model, ModelError> {
+        Self::load_with(config, threads, true)
+    }
+
+    /// The same, with all steps of the model by ONNX Runtime also where the service computes the last ones itself; for comparisons.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load_whole(config: &ModelConfig, threads: usize) -> Result<Model, ModelError> {
+        Self::load_with(config, threads, false)
+    }
+
+    fn load_with(config: &ModelConfig, threads: usize, with_head: bool) -> Result<Model, ModelError> {
         runtime::load(config.runtime.as_deref()).map_err(MachineError::from)?;
         let file = file::read(&config.path).map_err(|problem| UnusableModel::new(&config.path, problem))?;
         let file = Arc::new(file);
@@ -63,15 +78,15 @@ impl Model {
             if provider == Provider::Cpu && config.require == Require::Gpu {
                 break;
             }
+            if provider == Provider::Cpu
+                && with_head
+                && let Some(model) = Self::load_with_head(config, &file, threads)
+            {
+                return Ok(model.chosen(refused));
+            }
             match open_session(config, &file, provider, threads) {
-                Ok(session) => match Self::check(config, &file, provider, session, threads) {
-                    Ok(model) => {
-                        if provider == Provider::Cpu && !config.providers_named && has_nvidia_gpu() {
-                            let reasons = provider_problems(&refused);
-                            tracing::warn!("the model runs on the CPU although there is an NVIDIA GPU ({reasons})");
-                        }
-                        return Ok(Model { refused, ..model });
-                    }
+                Ok(session) => match Self::check(config, &file, provider, session, threads, None) {
+                    Ok(model) => return Ok(model.chosen(refused)),
                     // Another provider may work when a GPU fails or computes a wrong result.
                     Err(CheckError::Provider(problem)) if provider != Provider::Cpu => {
                         log_refused(provider, &problem);
@@ -96,6 +111,68 @@ impl Model {
         Err(MachineError::NoProvider { path: config.path.clone(), refused, require: config.require }.into())
     }
 
+    /// The model after the providers before it were refused.
+    fn chosen(self, refused: Vec<(Provider, ProviderProblem)>) -> Model {
+        if self.provider == Provider::Cpu && !self.config.providers_named && has_nvidia_gpu() {
+            let reasons = provider_problems(&refused);
+            tracing::warn!("the model runs on the CPU although there is an NVIDIA GPU ({reasons})");
+        }
+        Model { refused, ..self }
+    }
+
+    /// The model on the CPU with its last steps computed by [`Head`]; `None` if the file does not describe them, or if they do not
+    /// give the masks of the whole graph.
+    fn load_with_head(config: &ModelConfig, file: &Arc<ModelFile>, threads: usize) -> Option<Model> {
+        let loaded = match Head::of(config, file) {
+            Ok(Some((head, pruned))) => Self::try_head(config, file, Arc::new(head), pruned, threads),
+            Ok(None) => return None,
+            Err(problem) => Err(problem.into()),
+        };
+        match loaded {
+            Ok(model) => Some(model),
+            Err(refusal) => {
+                tracing::warn!(
+                    model = %config.path.display(),
+                    "the last steps of the model run in ONNX Runtime, which takes longer: {refusal}"
+                );
+                None
+            }
+        }
+    }
+
+    fn try_head(
+        config: &ModelConfig,
+        file: &ModelFile,
+        head: Arc<Head>,
+        pruned: ModelFile,
+        threads: usize,
+    ) -> Result<Model, HeadRefusal> {
+        let session = open_session(config, &pruned, Provider::Cpu, threads)?;
+        let model = Self::check(config, &Arc::new(pruned), Provider::Cpu, session, threads, Some(head))?;
+        if let (Some(golden), Some(difference)) = (&model.contract.golden, model.golden_difference)
+            && difference > 0.0
+        {
+            // The processor of the trainer rounds in another way, or the head is wrong: the graph shows which.
+            let session = open_session(config, file, Provider::Cpu, threads)?;
+            let contract = Contract::read(&session, &config.path).map_err(CheckError::from)?;
+            let (expected, _) = OnnxSegmenter::new(session, Arc::new(contract), 1).run_rgb(&golden.rgb, 1)?;
+            let mut segmenter = model.take_session(threads)?;
+            let (mask, _) = segmenter.run_rgb(&golden.rgb, 1)?;
+            model.return_session(threads, segmenter);
+            let different = mask.iter().zip(&expected).filter(|(a, b)| a != b).count();
+            let share = different as f64 / expected.len().max(1) as f64;
+            if share > TIES || mask.len() != expected.len() {
+                return Err(HeadRefusal::Different(share));
+            }
+        }
+        Ok(model)
+    }
+
+    /// Whether the last steps of the model are computed without ONNX Runtime.
+    pub fn has_own_head(&self) -> bool {
+        self.head.is_some()
+    }
+
     /// Checks that a session runs on its provider and that the golden frame has the mask that the trainer computed.
     ///
     /// # Errors
@@ -106,11 +183,14 @@ impl Model {
         provider: Provider,
         session: Session,
         threads: usize,
+        head: Option<Arc<Head>>,
     ) -> Result<Model, CheckError> {
-        let contract = Contract::read(&session, &config.path)?;
+        let outputs = head.as_ref().map(|head| head.of_graph());
+        let contract = Contract::read_with_outputs(&session, &config.path, outputs)?;
         let batch = fixed_batch(config, provider, &contract);
         let unlabelled = Arc::default();
         let mut segmenter = OnnxSegmenter::new(session, Arc::new(contract), batch)
+            .with_head(head.clone())
             .with_counter(&unlabelled)
             .named(&name_of(&config.path));
         let inspection = segmenter
@@ -174,6 +254,7 @@ impl Model {
             warnings,
             unlabelled,
             config: config.clone(),
+            head,
             file: Arc::clone(file),
             checked_session: Mutex::new(Some((threads, segmenter))),
         })
@@ -198,8 +279,10 @@ impl Model {
             Ok(session) => {
                 let contract = Arc::clone(&self.contract);
                 let batch = fixed_batch(&self.config, self.provider, &contract);
-                let mut segmenter =
-                    OnnxSegmenter::new(session, contract, batch).with_counter(&self.unlabelled).named(&self.name());
+                let mut segmenter = OnnxSegmenter::new(session, contract, batch)
+                    .with_head(self.head.clone())
+                    .with_counter(&self.unlabelled)
+                    .named(&self.name());
                 if self.provider != Provider::Cpu {
                     // The first run on a GPU takes seconds, so it is done before the first frame.
                     segmenter.run_grey()?;
@@ -315,6 +398,25 @@ enum CheckError {
     /// This provider cannot use the model; another may.
     #[error(transparent)]
     Provider(#[from] ProviderProblem),
+}
+
+/// Largest share of pixels (0 to 1) in which the masks of a head and of the graph may differ. Where two classes are equal, the last bit
+/// of a sum decides, and some processors compute it in another way.
+const TIES: f64 = 5e-4;
+
+/// Why the last steps of a model are not computed by [`Head`].
+#[derive(Debug, thiserror::Error)]
+enum HeadRefusal {
+    #[error(transparent)]
+    Problem(#[from] HeadProblem),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    #[error(transparent)]
+    Run(#[from] SegmentError),
+    #[error("its description gives other masks than the graph, in {:.2} % of the golden frame", .0 * 100.0)]
+    Different(f64),
 }
 
 fn log_refused(provider: Provider, problem: &ProviderProblem) {

@@ -2,8 +2,9 @@
 
 use ort::session::SessionOutputs;
 
-use super::classes::{classes, numbers};
+use super::classes::numbers;
 use super::contract::SCORES;
+use super::head::QuantisedLogits;
 use super::segmenter::{OnnxSegmenter, run_options};
 use super::{RunOutputError, SegmentError};
 use crate::frame::{ClassBias, ClassId, Labels, Probable};
@@ -26,15 +27,24 @@ impl OnnxSegmenter {
         n: usize,
         biases: &[Option<&ClassBias>],
     ) -> Result<BiasedClasses, SegmentError> {
-        let contract = self.contract();
+        let reader = self.reader();
+        let contract = &reader.contract;
         if !contract.has_scores() || biases.iter().all(Option::is_none) {
             let (classes, size) = self.run_rgb(rgb, n)?;
             return Ok((classes, size, vec![None; biases.len()]));
         }
-        let options = run_options(&[contract.output.name.clone(), SCORES.to_owned()])?;
+        let mut names = reader.outputs();
+        if reader.head.is_none() {
+            names.push(SCORES.to_owned());
+        }
+        let options = run_options(&names)?;
         let read = |outputs: &SessionOutputs<'_>| {
-            let (classes, size) = classes(&contract, outputs, n)?;
-            Ok((classes, size, probable(outputs, n, &contract.labels, biases)?))
+            let (classes, size) = reader.classes(outputs, n)?;
+            let probable = match &reader.head {
+                Some(head) => probable_bytes(&head.logits(outputs, n)?, &contract.labels, biases),
+                None => probable(outputs, n, &contract.labels, biases)?,
+            };
+            Ok((classes, size, probable))
         };
         let read: Result<BiasedClasses, RunOutputError> = self.run_raw(rgb, n, &options, read)?;
         Ok(read?)
@@ -71,12 +81,30 @@ fn probable(
     let images = scores.chunks_exact(width * height * classes);
     let read = |(scores, bias): (&[f32], &Option<&ClassBias>)| -> Option<Box<Probable>> {
         let bias = (*bias)?;
-        let wanted: Vec<usize> =
-            (0..classes).filter(|&class| bias.classes.iter().any(|name| *name == labels[class].name)).collect();
-        let (pixels, confidence) = image(scores, steps, classes, &wanted, bias.bias);
+        let (pixels, confidence) = image(scores, steps, classes, &wanted(bias, labels), bias.bias);
         Some(Box::new(Probable { width, height, pixels, confidence }))
     };
     Ok(images.zip(biases).map(read).collect())
+}
+
+/// As [`probable`], from quantised logits.
+fn probable_bytes(
+    logits: &QuantisedLogits<'_>,
+    labels: &Labels,
+    biases: &[Option<&ClassBias>],
+) -> Vec<Option<Box<Probable>>> {
+    let &QuantisedLogits { bytes, rows: height, columns: width, classes, scale } = logits;
+    let read = |(bytes, bias): (&[u8], &Option<&ClassBias>)| -> Option<Box<Probable>> {
+        let bias = (*bias)?;
+        let (pixels, confidence) = image_of_bytes(bytes, classes, scale, &wanted(bias, labels), bias.bias);
+        Some(Box::new(Probable { width, height, pixels, confidence }))
+    };
+    bytes.chunks_exact(width * height * classes).zip(biases).map(read).collect()
+}
+
+/// The indices of the classes of a bias.
+fn wanted(bias: &ClassBias, labels: &Labels) -> Vec<usize> {
+    (0..labels.len()).filter(|&class| bias.classes.iter().any(|name| *name == labels[class].name)).collect()
 }
 
 /// The distances in the scores of an image from a pixel to the next, and from a class to the next.
@@ -92,19 +120,40 @@ const PRESENT: f32 = 0.5;
 /// The pixels of an image in which the classes `wanted` together have at least the probability [`PRESENT`] less `bias`, and the mean
 /// probability of the most probable class × 255.
 fn image(scores: &[f32], steps: Steps, classes: usize, wanted: &[usize], bias: f32) -> (Vec<bool>, u8) {
-    let pixels = scores.len() / classes;
+    let score = |pixel: usize, class: usize| scores[pixel * steps.pixel + class * steps.class];
+    mark(scores.len() / classes, bias, |pixel| {
+        let best = (0..classes).map(|class| score(pixel, class)).fold(f32::MIN, f32::max);
+        let own = wanted.iter().map(|&class| (score(pixel, class) - best).exp()).sum();
+        (own, move || (0..classes).map(|class| (score(pixel, class) - best).exp()).sum())
+    })
+}
+
+/// As [`image`], for bytes `[pixels, classes]` of logits that differ by `scale` from the next byte.
+fn image_of_bytes(bytes: &[u8], classes: usize, scale: f32, wanted: &[usize], bias: f32) -> (Vec<bool>, u8) {
+    // Of the difference to the largest logit.
+    let powers: [f32; 256] = std::array::from_fn(|difference| (-(difference as f32) * scale).exp());
+    mark(bytes.len() / classes, bias, |pixel| {
+        let pixel = &bytes[pixel * classes..][..classes];
+        let best = pixel.iter().copied().max().unwrap_or(0);
+        let power = move |byte: u8| powers[usize::from(best - byte)];
+        let own = wanted.iter().map(|&class| power(pixel[class])).sum();
+        (own, move || pixel.iter().map(|&byte| power(byte)).sum())
+    })
+}
+
+/// Marks pixels. `sums` returns for a pixel the sum of the exponentials of the classes that are wanted, and the function that computes
+/// the sum of all of them; the largest exponential is 1.
+fn mark<All: Fn() -> f32>(pixels: usize, bias: f32, sums: impl Fn(usize) -> (f32, All)) -> (Vec<bool>, u8) {
     let least = PRESENT - bias;
     let (mut sum, mut measured) = (0.0_f64, 0_u32);
     let marked = (0..pixels).map(|pixel| {
-        let score = |class: usize| scores[pixel * steps.pixel + class * steps.class];
-        let best = (0..classes).map(score).fold(f32::MIN, f32::max);
-        let own: f32 = wanted.iter().map(|&class| (score(class) - best).exp()).sum();
+        let (own, all) = sums(pixel);
         // Most pixels are decided by the exponentials of these classes alone: the sum of all is at least 1.
         let is_measured = pixel % CONFIDENCE_STEP == 0;
         if !is_measured && own < least {
             return false;
         }
-        let all: f32 = (0..classes).map(|class| (score(class) - best).exp()).sum();
+        let all = all();
         if is_measured {
             (sum, measured) = (sum + f64::from(1.0 / all), measured + 1);
         }
@@ -141,6 +190,26 @@ mod tests {
             assert_eq!(marked(&[1], 0.41), [true, true, true, true]);
             assert_eq!(marked(&[1, 2], 0.05), [false, true, true, true], "together");
             assert_eq!(image(scores, steps, 3, &[1], 0.2).1, 153, "the first of four pixels: 0.6");
+        }
+    }
+
+    #[test]
+    fn quantised_logits_mark_the_same_pixels() {
+        let (classes, scale, zero) = (16, 0.177, 146_u8);
+        let mut state = 1_u32;
+        let bytes: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            // Mostly within a few logits of each other.
+            100 + (state >> 27) as u8
+        })
+        .take(4000 * classes)
+        .collect();
+        let scores: Vec<f32> = bytes.iter().map(|&byte| (f32::from(byte) - f32::from(zero)) * scale).collect();
+        for (wanted, bias) in [(vec![1], 0.2), (vec![1], 0.4), (vec![2, 9], 0.1)] {
+            let expected = image(&scores, Steps { pixel: classes, class: 1 }, classes, &wanted, bias);
+            let marked = expected.0.iter().filter(|marked| **marked).count();
+            assert!((20..3980).contains(&marked), "{marked}");
+            assert_eq!(image_of_bytes(&bytes, classes, scale, &wanted, bias), expected);
         }
     }
 

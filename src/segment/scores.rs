@@ -1,11 +1,13 @@
 //! The scores of a model, for callers that combine several runs: the probability of every class, where the model returns it.
 
+use std::sync::Arc;
+
 use ort::session::SessionOutputs;
 use ort::value::DynValue;
 
-use super::classes::{classes, numbers, sides};
+use super::classes::{numbers, sides};
 use super::contract::{Channel, Contract, OutputMeaning};
-use super::segmenter::{OnnxSegmenter, run_options};
+use super::segmenter::{MaskReader, OnnxSegmenter, run_options};
 use super::{RunOutputError, SegmentError};
 use crate::frame::ClassId;
 
@@ -38,8 +40,9 @@ impl OnnxSegmenter {
     /// # Errors
     /// ONNX Runtime fails, or an output does not have the expected shape.
     pub fn run_scored(&mut self, rgb: &[u8]) -> Result<Scored, SegmentError> {
-        let contract = self.contract();
-        let mut names = vec![contract.output.name.clone()];
+        let reader = self.reader();
+        let contract = Arc::clone(&reader.contract);
+        let mut names = reader.outputs();
         let scores = contract.output.meaning == OutputMeaning::Scores;
         if !scores && contract.others.iter().any(|name| name == CONFIDENCE) {
             names.push(CONFIDENCE.to_owned());
@@ -47,7 +50,7 @@ impl OnnxSegmenter {
         let options = run_options(&names)?;
         let n = self.least_images();
         let scored = self.run_filled_raw(rgb, n, &options, |outputs| {
-            if scores { probabilities(&contract, outputs, n) } else { classes_of_first(&contract, outputs, n) }
+            if scores { probabilities(&contract, outputs, n) } else { classes_of_first(&reader, outputs, n) }
         })?;
         Ok(scored?)
     }
@@ -86,8 +89,8 @@ fn probabilities(contract: &Contract, outputs: &SessionOutputs<'_>, n: usize) ->
 }
 
 /// The classes of the first of `n` images, with their confidence if the model returned it.
-fn classes_of_first(contract: &Contract, outputs: &SessionOutputs<'_>, n: usize) -> Result<Scored, RunOutputError> {
-    let (mut indices, (width, height)) = classes(contract, outputs, n)?;
+fn classes_of_first(reader: &MaskReader, outputs: &SessionOutputs<'_>, n: usize) -> Result<Scored, RunOutputError> {
+    let (mut indices, (width, height)) = reader.classes(outputs, n)?;
     indices.truncate(width * height);
     let confidence = match outputs.get(CONFIDENCE) {
         Some(value) => Some(confidence_of_first(value, n, (width, height))?),

@@ -12,6 +12,7 @@ use super::contract::{
     Contract, ContractError, InputPixels, OutputSpec, Range, TensorSpec, interpret_output, read_output,
 };
 use super::file::structure::Structure;
+use super::head::Head;
 use super::inspect::{Inspection, test_image};
 use super::manifest::{ChannelOrder, Layout, ManifestInput};
 use super::normalisation::NormalisationTable;
@@ -27,6 +28,8 @@ mod batch;
 pub struct OnnxSegmenter {
     session: Session,
     contract: Arc<Contract>,
+    /// Computes the masks, for a session without the last steps of the model.
+    head: Option<Arc<Head>>,
     preprocessor: Preprocessor,
     /// Smallest number of images in a run. Grey images fill up smaller batches.
     batch: usize,
@@ -52,6 +55,7 @@ impl OnnxSegmenter {
         OnnxSegmenter {
             session,
             contract,
+            head: None,
             preprocessor,
             batch,
             rgb: Vec::new(),
@@ -68,6 +72,11 @@ impl OnnxSegmenter {
         OnnxSegmenter { unlabelled: Arc::clone(unlabelled), ..self }
     }
 
+    /// The same segmenter for a session without the last steps of the model, which `head` computes.
+    pub(super) fn with_head(self, head: Option<Arc<Head>>) -> Self {
+        OnnxSegmenter { head, ..self }
+    }
+
     /// The same segmenter, whose masks have the name of the model.
     pub(super) fn named(self, model: &str) -> Self {
         OnnxSegmenter { model: model.into(), ..self }
@@ -82,6 +91,12 @@ impl OnnxSegmenter {
         structure: &Structure,
     ) -> Result<Result<Inspection, ModelProblem>, SegmentError> {
         let n = self.batch;
+        if self.head.is_some() {
+            let rgb = test_image(self.contract.input.width, self.contract.input.height).repeat(n);
+            let (mut indices, (width, height)) = self.run_rgb(&rgb, n)?;
+            indices.truncate(width * height);
+            return Ok(Ok(Inspection::new(indices, None)));
+        }
         let mut contract = (*self.contract).clone();
         let names: Vec<String> = match contract.candidates.as_slice() {
             [] => vec![contract.output.name.clone()],
@@ -127,6 +142,11 @@ impl OnnxSegmenter {
         result.map(|(classes, _)| classes)
     }
 
+    /// Reads masks from the outputs of a run.
+    pub(super) fn reader(&self) -> MaskReader {
+        MaskReader { contract: Arc::clone(&self.contract), head: self.head.clone() }
+    }
+
     pub(super) fn contract(&self) -> Arc<Contract> {
         Arc::clone(&self.contract)
     }
@@ -142,7 +162,7 @@ impl OnnxSegmenter {
         let folder = tempfile::tempdir().map_err(ProfileError::from)?;
         let mut options = RunOptions::new().map_err(options_error)?;
         options.enable_profiling(folder.path().join("run")).map_err(options_error)?;
-        let options = options.with_outputs(OutputSelector::no_default().with(&self.contract.output.name));
+        let options = options.with_outputs(selector(&self.reader().outputs()));
         let rgb = vec![128; self.image_bytes()];
         self.run_filled(&rgb, 1, &options)?;
         // ONNX Runtime appends a time to the name.
@@ -197,7 +217,7 @@ impl OnnxSegmenter {
     /// # Errors
     /// ONNX Runtime fails, or the output does not have the expected shape.
     pub fn run_rgb(&mut self, rgb: &[u8], n: usize) -> Result<(Vec<ClassId>, (usize, usize)), SegmentError> {
-        let options = run_options(std::slice::from_ref(&self.contract.output.name))?;
+        let options = run_options(&self.reader().outputs())?;
         self.run_filled(rgb, n, &options)
     }
 
@@ -240,8 +260,8 @@ impl OnnxSegmenter {
         n: usize,
         options: &Options,
     ) -> Result<(Vec<ClassId>, (usize, usize)), SegmentError> {
-        let contract = Arc::clone(&self.contract);
-        Ok(self.run_raw(rgb, n, options, |outputs| classes(&contract, outputs, n))??)
+        let reader = self.reader();
+        Ok(self.run_raw(rgb, n, options, |outputs| reader.classes(outputs, n))??)
     }
 
     /// Runs the model and passes its outputs to `read`.
@@ -290,8 +310,42 @@ impl OnnxSegmenter {
 /// Options of a run that computes the outputs called `names` only.
 pub(super) fn run_options(names: &[String]) -> Result<Options, SegmentError> {
     let options = RunOptions::new().map_err(|error| SegmentError::Run(error.into()))?;
-    let selector = names.iter().fold(OutputSelector::no_default(), |selector, name| selector.with(name));
-    Ok(options.with_outputs(selector))
+    Ok(options.with_outputs(selector(names)))
+}
+
+fn selector(names: &[String]) -> OutputSelector {
+    names.iter().fold(OutputSelector::no_default(), |selector, name| selector.with(name))
+}
+
+/// Reads masks from the outputs of a run: as they are, or with the head of the model.
+pub(super) struct MaskReader {
+    pub contract: Arc<Contract>,
+    pub head: Option<Arc<Head>>,
+}
+
+impl MaskReader {
+    /// The names of the outputs that the mask needs.
+    pub fn outputs(&self) -> Vec<String> {
+        match &self.head {
+            Some(head) => head.outputs(),
+            None => vec![self.contract.output.name.clone()],
+        }
+    }
+
+    /// The class indices of `n` images, `[n, height, width]`, and the `(width, height)` of one mask.
+    ///
+    /// # Errors
+    /// An output is missing, or has another shape or type.
+    pub fn classes(
+        &self,
+        outputs: &SessionOutputs<'_>,
+        n: usize,
+    ) -> Result<(Vec<ClassId>, (usize, usize)), RunOutputError> {
+        match &self.head {
+            Some(head) => head.classes(outputs, n),
+            None => classes(&self.contract, outputs, n),
+        }
+    }
 }
 
 /// The largest output of a run, among those called `names`, that a mask can be read from, and a warning about unexpected

@@ -14,6 +14,7 @@ mod eval;
 mod export;
 mod finish;
 mod fit;
+mod head;
 mod label;
 mod leak;
 mod lr;
@@ -64,6 +65,8 @@ pub enum Command {
     Export(export::ExportArgs),
     /// Add the rejection of regions, as `export --reject-regions` does, to a model file that was exported before
     Regions(regions::RegionsArgs),
+    /// Describe the last steps of an int8 model file that was exported before, so that the service computes them itself
+    Head(head::HeadArgs),
     /// Train with several strategies and encoders, and compare the results
     Compare(Box<compare::CompareArgs>),
     /// Check data sets
@@ -91,6 +94,7 @@ pub fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Label(args) => label::label(&args),
         Command::Export(args) => export::export(&args),
         Command::Regions(args) => regions::regions(&args),
+        Command::Head(args) => head::head(&args),
         Command::Compare(args) => compare::compare(*args),
         Command::Data(command) => data::data(&command),
         Command::Weights(command) => weights::weights(&command),

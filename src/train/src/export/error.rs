@@ -51,6 +51,10 @@ pub enum ExportError {
     Evaluate(#[source] CallerError),
     #[error("export: the service cannot load the exported file: {0}")]
     Load(#[source] Box<ModelError>),
+    #[error(
+        "export: the service does not get the mask of the golden frame from the description of the last steps; its log says why"
+    )]
+    Head,
     #[error("export: {}: {error}; check that the folder exists, is writable and not full", path.display())]
     Write { path: PathBuf, error: std::io::Error },
 }

@@ -7,6 +7,7 @@ use maskcast::segment::golden::{Golden, GoldenError};
 use prost::Message;
 use tch::Tensor;
 
+use super::head::{self, HeadError};
 use super::proto::ModelProto;
 use super::regions::{self, RegionRejection, RegionsError};
 use super::verify::{self, VerifyError};
@@ -23,6 +24,8 @@ pub enum ExistingError {
     Golden { path: PathBuf, error: GoldenError },
     #[error("{}: {error}", path.display())]
     Regions { path: PathBuf, error: RegionsError },
+    #[error("{}: {error}", path.display())]
+    Head { path: PathBuf, error: HeadError },
     #[error("{}: {error}", path.display())]
     Run { path: PathBuf, error: VerifyError },
     #[error(transparent)]
@@ -81,7 +84,18 @@ impl ExistingModel {
         let golden = self.golden.to_json();
         let golden = golden.map_err(|error| ExistingError::Golden { path: self.path.clone(), error })?;
         self.model.put(GOLDEN, golden);
+        if let Err(reason) = head::describe(&mut self.model) {
+            tracing::debug!("ONNX Runtime computes the last steps of the model: {reason}");
+        }
         Ok(changed)
+    }
+
+    /// Adds the description of the last steps, with which the service computes them itself. The outputs of the model stay the same.
+    ///
+    /// # Errors
+    /// The model is not an int8 model for CPUs, or has other outputs than `mask` and `scores`.
+    pub fn describe_head(&mut self) -> Result<(), ExistingError> {
+        head::describe(&mut self.model).map_err(|error| ExistingError::Head { path: self.path.clone(), error })
     }
 
     /// Writes the model to a file, after it was loaded as the service loads it. Returns the size of the file in bytes.

@@ -14,6 +14,7 @@ mod sizes;
 
 pub mod float;
 pub mod fold;
+pub mod head;
 pub mod int8;
 pub mod proto;
 pub mod ranges;
@@ -31,11 +32,13 @@ use maskcast::base::atomic_file::AtomicFile;
 use maskcast::config::{ModelConfig, Provider};
 use maskcast::frame::{Label, Rgb};
 use maskcast::segment::golden::Golden;
+use maskcast::segment::head::METADATA;
 use maskcast::segment::onnx;
 use tch::Tensor;
 
 pub use error::{CallerError, ExportError, MAX_MIOU_LOSS};
 pub use existing::{ExistingError, ExistingModel};
+pub use head::HeadError;
 pub use int8::Target;
 pub use ops::{GraphOptions, Rejection};
 pub use ranges::CalibrationMethod;
@@ -243,6 +246,9 @@ fn with_metadata(
     model.put("maskcast.labels", serde_json::Value::Array(labels).to_string());
     model.put("maskcast.train", train.to_string());
     model.put(GOLDEN, golden.to_json()?);
+    if let Err(reason) = head::describe(&mut model) {
+        tracing::debug!("ONNX Runtime computes the last steps of the model: {reason}");
+    }
     Ok((model.to_bytes(), mask))
 }
 
@@ -276,7 +282,13 @@ impl TemporaryModel {
 
     /// Loads the file as the service does, including the check of the golden frame.
     fn load(&self) -> Result<(), ExportError> {
-        loaded(self.path()).map(|_| ())
+        let model = loaded(self.path())?;
+        let bytes =
+            std::fs::read(self.path()).map_err(|error| ExportError::Write { path: self.path.clone(), error })?;
+        if maskcast::segment::head::prune::metadata(&bytes, METADATA).is_some() && !model.has_own_head() {
+            return Err(ExportError::Head);
+        }
+        Ok(())
     }
 
     /// Replaces the file at the path. Returns the size in bytes.

@@ -73,9 +73,14 @@ impl Grid {
     }
 
     /// The cell, in direction `axis`, of each of the `pixels` of a mask that has `logits` logits in this direction.
-    fn cells_of(&self, axis: usize, logits: i64, pixels: i64) -> Vec<i32> {
+    pub(super) fn cells_of(&self, axis: usize, logits: i64, pixels: i64) -> Vec<i32> {
         let cell = |pixel: i64| (pixel * logits / pixels / self.step / CELL).min(self.cells[axis] - 1);
         (0..pixels).map(|pixel| cell(pixel) as i32).collect()
+    }
+
+    /// Rows and columns of logits in a cell.
+    pub(super) fn cell(&self) -> i64 {
+        self.step * CELL
     }
 
     /// The samples of each window in direction `axis`, as rows of zeros and ones.

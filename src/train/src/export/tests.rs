@@ -11,6 +11,7 @@ use crate::net::decoder::Decoder;
 use crate::net::{Conv, NetBuilder, Normalise, Order, Padding};
 use crate::random;
 
+mod head;
 mod regions;
 
 /// Waves with noise, bytes `[n, height, width, 3]`.

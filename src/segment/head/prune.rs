@@ -1,0 +1,232 @@
+//! Rewrites an ONNX file so that it has other outputs, and only the nodes and constants that these need.
+//!
+//! ONNX Runtime runs all nodes of a graph, whichever outputs are requested. The messages (onnx/onnx.proto, IR version 9) are copied
+//! field by field in the wire format of protocol buffers, so that fields that are not known here are kept.
+
+use std::collections::HashSet;
+
+/// Why a file cannot be rewritten.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PruneError {
+    #[error("the file is not a complete ONNX model")]
+    Damaged,
+    #[error("it has no value {0}")]
+    Missing(String),
+    /// The graphs in a node may use any value.
+    #[error("one of its nodes has a graph")]
+    NestedGraph,
+}
+
+/// Numbers of the fields that are read.
+mod field {
+    pub const MODEL_GRAPH: u64 = 7;
+    pub const MODEL_METADATA: u64 = 14;
+    pub const GRAPH_NODE: u64 = 1;
+    pub const GRAPH_INITIALIZER: u64 = 5;
+    pub const GRAPH_OUTPUT: u64 = 12;
+    pub const GRAPH_VALUE_INFO: u64 = 13;
+    pub const NODE_INPUT: u64 = 1;
+    pub const NODE_OUTPUT: u64 = 2;
+    pub const NODE_ATTRIBUTE: u64 = 5;
+    pub const ATTRIBUTE_GRAPH: u64 = 6;
+    pub const ATTRIBUTE_GRAPHS: u64 = 11;
+    pub const TENSOR_NAME: u64 = 8;
+    /// `ValueInfoProto`, and the key of `StringStringEntryProto`.
+    pub const NAME: u64 = 1;
+    /// `ValueInfoProto`, and the value of `StringStringEntryProto`.
+    pub const CONTENT: u64 = 2;
+}
+
+/// The type of a field with a length.
+const LENGTH: u64 = 2;
+
+/// A field of a message.
+#[derive(Clone, Copy)]
+struct Field<'a> {
+    number: u64,
+    /// With its key.
+    whole: &'a [u8],
+    /// The bytes of a field with a length; else empty.
+    content: &'a [u8],
+}
+
+/// The metadata `key` of a file.
+pub fn metadata(file: &[u8], key: &str) -> Option<String> {
+    let model = fields(file).ok()?;
+    let entries = model.iter().filter(|entry| entry.number == field::MODEL_METADATA);
+    let mut entries = entries.filter_map(|entry| fields(entry.content).ok());
+    let entry = entries.find(|entry| named(entry, field::NAME) == Some(key.as_bytes()))?;
+    String::from_utf8(named(&entry, field::CONTENT)?.to_vec()).ok()
+}
+
+/// The names of the outputs of a file.
+///
+/// # Errors
+/// The file is not a complete model.
+pub fn outputs(file: &[u8]) -> Result<Vec<String>, PruneError> {
+    let graph = fields(graph(&fields(file)?)?)?;
+    let outputs = graph.iter().filter(|output| output.number == field::GRAPH_OUTPUT);
+    outputs
+        .map(|output| {
+            let output = fields(output.content)?;
+            let name = named(&output, field::NAME).ok_or(PruneError::Damaged)?;
+            String::from_utf8(name.to_vec()).map_err(|_| PruneError::Damaged)
+        })
+        .collect()
+}
+
+/// The file with the values `wanted`, which are tensors of a type (`TensorProto.DataType`), as its outputs.
+///
+/// # Errors
+/// The file is not a complete model, or has no such value.
+pub fn prune(file: &[u8], wanted: &[(&str, i32)]) -> Result<Vec<u8>, PruneError> {
+    let model = fields(file)?;
+    let pruned = pruned_graph(graph(&model)?, wanted)?;
+    let mut out = Vec::with_capacity(file.len());
+    for part in model {
+        match part.number {
+            field::MODEL_GRAPH => put(&mut out, field::MODEL_GRAPH, &pruned),
+            _ => out.extend_from_slice(part.whole),
+        }
+    }
+    Ok(out)
+}
+
+/// The content of the graph.
+fn graph<'a>(model: &[Field<'a>]) -> Result<&'a [u8], PruneError> {
+    named(model, field::MODEL_GRAPH).ok_or(PruneError::Damaged)
+}
+
+fn pruned_graph(graph: &[u8], wanted: &[(&str, i32)]) -> Result<Vec<u8>, PruneError> {
+    let graph = fields(graph)?;
+    let mut needed: HashSet<&[u8]> = wanted.iter().map(|(name, _)| name.as_bytes()).collect();
+    let mut made: HashSet<&[u8]> = HashSet::new();
+    let mut keeps = vec![true; graph.len()];
+    // A node comes after the nodes that make its inputs.
+    for (keep, node) in keeps.iter_mut().zip(&graph).rev().filter(|(_, part)| part.number == field::GRAPH_NODE) {
+        let node = fields(node.content)?;
+        let values = |number| node.iter().filter(move |part| part.number == number).map(|part| part.content);
+        *keep = values(field::NODE_OUTPUT).any(|name| needed.contains(name));
+        if !*keep {
+            continue;
+        }
+        for attribute in values(field::NODE_ATTRIBUTE) {
+            let is_graph = |part: &Field<'_>| [field::ATTRIBUTE_GRAPH, field::ATTRIBUTE_GRAPHS].contains(&part.number);
+            if fields(attribute)?.iter().any(is_graph) {
+                return Err(PruneError::NestedGraph);
+            }
+        }
+        needed.extend(values(field::NODE_INPUT));
+        made.extend(values(field::NODE_OUTPUT));
+    }
+    if let Some((name, _)) = wanted.iter().find(|(name, _)| !made.contains(name.as_bytes())) {
+        return Err(PruneError::Missing((*name).to_owned()));
+    }
+    let mut out = Vec::new();
+    for (part, keep) in graph.iter().zip(keeps) {
+        let keep = match part.number {
+            field::GRAPH_NODE => keep,
+            field::GRAPH_INITIALIZER => {
+                named(&fields(part.content)?, field::TENSOR_NAME).is_none_or(|name| needed.contains(name))
+            }
+            // The types of values that no node makes any more.
+            field::GRAPH_VALUE_INFO => named(&fields(part.content)?, field::NAME)
+                .is_some_and(|name| made.contains(name) && !is_wanted(name, wanted)),
+            field::GRAPH_OUTPUT => false,
+            _ => true,
+        };
+        if keep {
+            out.extend_from_slice(part.whole);
+        }
+    }
+    for &(name, element) in wanted {
+        put(&mut out, field::GRAPH_OUTPUT, &value_info(name, element));
+    }
+    Ok(out)
+}
+
+fn is_wanted(name: &[u8], wanted: &[(&str, i32)]) -> bool {
+    wanted.iter().any(|(wanted, _)| wanted.as_bytes() == name)
+}
+
+/// A `ValueInfoProto` of a tensor. Its shape is that which ONNX Runtime infers.
+fn value_info(name: &str, element: i32) -> Vec<u8> {
+    // TypeProto.Tensor.elem_type, TypeProto.tensor_type
+    let mut tensor = vec![1 << 3];
+    put_number(&mut tensor, element.unsigned_abs().into());
+    let mut kind = Vec::new();
+    put(&mut kind, 1, &tensor);
+    let mut info = Vec::new();
+    put(&mut info, field::NAME, name.as_bytes());
+    put(&mut info, field::CONTENT, &kind);
+    info
+}
+
+/// The content of the first field of that number.
+fn named<'a>(message: &[Field<'a>], number: u64) -> Option<&'a [u8]> {
+    message.iter().find(|part| part.number == number).map(|part| part.content)
+}
+
+/// The fields of a message.
+fn fields(message: &[u8]) -> Result<Vec<Field<'_>>, PruneError> {
+    let mut found = Vec::new();
+    let mut rest = message;
+    while !rest.is_empty() {
+        let start = rest;
+        let key = number(&mut rest)?;
+        let mut content: &[u8] = &[];
+        match key & 7 {
+            0 => {
+                number(&mut rest)?;
+            }
+            1 => {
+                take(&mut rest, 8)?;
+            }
+            LENGTH => {
+                let length = usize::try_from(number(&mut rest)?).map_err(|_| PruneError::Damaged)?;
+                content = take(&mut rest, length)?;
+            }
+            5 => {
+                take(&mut rest, 4)?;
+            }
+            _ => return Err(PruneError::Damaged),
+        }
+        found.push(Field { number: key >> 3, whole: &start[..start.len() - rest.len()], content });
+    }
+    Ok(found)
+}
+
+fn take<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8], PruneError> {
+    let (taken, after) = rest.split_at_checked(length).ok_or(PruneError::Damaged)?;
+    *rest = after;
+    Ok(taken)
+}
+
+/// A number of variable length.
+fn number(rest: &mut &[u8]) -> Result<u64, PruneError> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, after) = rest.split_first().ok_or(PruneError::Damaged)?;
+        *rest = after;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Ok(number);
+        }
+    }
+    Err(PruneError::Damaged)
+}
+
+fn put_number(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// Appends a field with a length.
+fn put(out: &mut Vec<u8>, number: u64, content: &[u8]) {
+    put_number(out, number << 3 | LENGTH);
+    put_number(out, content.len() as u64);
+    out.extend_from_slice(content);
+}
