@@ -262,7 +262,12 @@ fn the_schema_accepts_the_configurations_that_are_shipped() {
 fn the_schema_refuses_what_the_program_refuses() {
     let schema = schema();
     let stream = "[[stream]]\nname = \"a\"\nsource = \"test://\"\n";
-    assert_eq!(refused(&schema, stream), [""; 0]);
+    let models = "[[model]]\nname = \"a\"\n[[model]]\nname = \"b\"\ndevice = [0, 1]\n";
+    for good in
+        [stream.to_owned(), format!("{stream}model = \"b\"\n{models}"), format!("{stream}[model]\nname = \"a\"\n")]
+    {
+        assert_eq!(refused(&schema, &good), [""; 0], "{good}");
+    }
     for (text, place) in [
         ("", ""),
         ("[[stream]]\nname = \"a\"\n", "/stream/0"),
@@ -275,6 +280,11 @@ fn the_schema_refuses_what_the_program_refuses() {
         (&format!("{stream}[stream.record]\n"), "/stream/0/record"),
         (&format!("{stream}[model]\nproviders = [\"cuda\", \"cuda\"]\n"), "/model/providers"),
         (&format!("{stream}[model]\nthreads = -1\n"), "/model/threads"),
+        (&format!("{stream}[model]\nthread = 1\n"), "/model"),
+        (&format!("{stream}[model]\ndevice = [0, 0]\n"), "/model/device"),
+        (&format!("{stream}[[model]]\nname = \"a\"\nthreads = -1\n"), "/model/0/threads"),
+        (&format!("{stream}[[model]]\npath = \"a.onnx\"\n"), "/model/0"),
+        (&format!("{stream}model = \"the yard\"\n"), "/stream/0/model"),
     ] {
         let errors = refused(&schema, text);
         assert!(errors.len() == 1 && errors[0].starts_with(&format!("{place}: ")), "{text}: {errors:?}");

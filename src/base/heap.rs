@@ -48,10 +48,11 @@ pub fn limit_arenas() {
 
 /// Other C libraries have no such function.
 #[cfg(not(target_env = "gnu"))]
-fn trim() {}
+pub fn trim() {}
 
+/// Returns freed memory to the system now.
 #[cfg(target_env = "gnu")]
-fn trim() {
+pub fn trim() {
     // SAFETY: The argument is a number, not a pointer. The function may be called at any time by any thread: it takes the
     // locks of the heaps, and releases only pages without an allocation.
     unsafe { libc::malloc_trim(0) };

@@ -15,6 +15,7 @@ pub mod heap;
 pub mod history_status;
 pub mod ledger;
 pub mod log_dedup;
+pub mod memory;
 pub mod mqtt_status;
 pub mod output_status;
 pub mod panic;

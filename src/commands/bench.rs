@@ -18,7 +18,7 @@ use crate::base::status::Status;
 use crate::base::stop::Stop;
 use crate::base::timing::Stage;
 use crate::capture::{Captured, GstSource, Source};
-use crate::config::{EncodeConfig, OverlayConfig, SourceSpec, SourceUri, TestSource};
+use crate::config::{Config, EncodeConfig, OverlayConfig, SourceSpec, SourceUri, TestSource};
 use crate::frame::Pixels;
 use crate::publish::file::FileOutput;
 use crate::publish::{CaptureTime, Output};
@@ -28,7 +28,7 @@ use crate::segment::tuning::{self, ThreadPlan, TuningGoal};
 
 #[derive(Clone, Debug, Args)]
 pub struct BenchArgs {
-    /// A configuration: its model is used, and its first file source as the clip.
+    /// A configuration: the model of its first stream is used, and its first file source as the clip.
     pub config: Option<PathBuf>,
     #[command(flatten)]
     pub model: ModelArgs,
@@ -85,8 +85,10 @@ impl Round {
 /// The clip or the model cannot be run, or the JSON file cannot be written.
 pub fn bench(args: &BenchArgs) -> Result<(), Failure> {
     let config = args.config.as_deref().map(super::load_config).transpose()?;
-    let settings = match &config {
-        Some(config) => config.model.clone(),
+    let of_first_stream =
+        |config: &Config| config.streams.first().and_then(|stream| config.model(&stream.model)).cloned();
+    let settings = match config.as_ref().and_then(of_first_stream) {
+        Some(settings) => settings,
         None => args.model.config()?,
     };
     let model = Arc::new(Model::load(&settings, tuning::default_threads(&settings, TuningGoal::Throughput))?);

@@ -7,13 +7,16 @@ use std::path::Path;
 use super::{Failure, exit};
 use crate::access::tls::Certificate;
 use crate::capture::check_description;
-use crate::config::{self, Config, ConfigError, ConfigErrors, SourceUri, StreamConfig, readable_passwords};
+use crate::config::{
+    self, Config, ConfigError, ConfigErrors, ModelConfig, SourceUri, StreamConfig, readable_passwords,
+};
+use crate::frame::Label;
 use crate::publish::encoder::H264;
 use crate::segment::ModelError;
 use crate::segment::onnx::Model;
 use crate::service::{check_labels, unused_names};
 
-/// Reads the configuration and loads its model; connects to no camera and opens no port.
+/// Reads the configuration and loads its models; connects to no camera and opens no port.
 ///
 /// # Errors
 /// Everything that is wrong, a line each, with exit code 78.
@@ -22,8 +25,10 @@ pub fn check(path: &Path) -> Result<(), Failure> {
     let (config, ConfigErrors { mut errors, .. }) = config::parse_partly(&text, path);
     let Some(config) = config else { return Err(all(path, errors)) };
     // A model is only loaded as it is to be run.
-    let has_model = !errors.iter().any(|error| error.key == "model" || error.key.starts_with("model."));
-    let model = if has_model { load_model(&config, &mut errors)? } else { None };
+    let is_about_models =
+        |key: &str| key.strip_prefix("model").is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+    let has_models = !errors.iter().any(|error| is_about_models(&error.key));
+    let models = if has_models { load_models(&config, &mut errors)? } else { Vec::new() };
     errors.extend(config.streams.iter().filter_map(|stream| check_source(stream).err()));
     if !errors.is_empty() {
         return Err(all(path, errors));
@@ -38,9 +43,10 @@ pub fn check(path: &Path) -> Result<(), Failure> {
     let mut warnings: Vec<String> =
         readable_passwords(path).into_iter().chain(config.streams.iter().filter_map(records)).collect();
     warnings.extend(config.streams.iter().filter_map(|stream| unredacted_twin(stream, &config.streams)));
-    warnings.extend(unused_names(&config, model.as_ref().map(|model| &*model.contract.labels)));
-    if let Some(model) = &model {
-        warnings.extend(model.warnings.iter().map(|warning| format!("{}: {warning}", config.model.path.display())));
+    let labels: Vec<Label> = models.iter().flat_map(|(_, model)| model.contract.labels.iter().cloned()).collect();
+    warnings.extend(unused_names(&config, Some(&labels)));
+    for (settings, model) in &models {
+        warnings.extend(model.warnings.iter().map(|warning| format!("{}: {warning}", settings.path.display())));
     }
     match warnings.len() {
         0 => println!("{}: good", path.display()),
@@ -48,10 +54,17 @@ pub fn check(path: &Path) -> Result<(), Failure> {
             println!("{}: can be used, see the {}", path.display(), if count == 1 { "warning" } else { "warnings" })
         }
     }
-    let has_scores = model.as_ref().is_some_and(|model| model.contract.has_scores());
-    if let Some(model) = model {
-        println!("  model    {} ({}), runs on {}", config.model.path.display(), model.name(), model.provider.name());
+    for (settings, model) in &models {
+        let name = if models.len() == 1 { String::new() } else { format!("{}: ", settings.name) };
+        println!("  model    {name}{} ({}), runs on {}", settings.path.display(), model.name(), model.provider.name());
+        if models.len() > 1 {
+            let streams: Vec<&str> = config.streams_of(&settings.name).map(|stream| stream.name.as_str()).collect();
+            println!("           streams: {}", if streams.is_empty() { "none".to_owned() } else { streams.join(", ") });
+        }
     }
+    let has_scores = |stream: &StreamConfig| {
+        models.iter().any(|(settings, model)| settings.name == stream.model && model.contract.has_scores())
+    };
     let s = if config.server.tls.is_some() { "s" } else { "" };
     println!("  page     http{s}://{}/", config.server.http);
     for stream in &config.streams {
@@ -62,7 +75,7 @@ pub fn check(path: &Path) -> Result<(), Failure> {
             config.server.rtsp,
             stream.name
         );
-        println!("           {}", visible(stream, has_scores));
+        println!("           {}", visible(stream, has_scores(stream)));
         for push in &stream.push {
             println!("           pushed to {}", push.target.label());
         }
@@ -85,22 +98,30 @@ fn all(path: &Path, errors: Vec<ConfigError>) -> Failure {
     Failure { code: exit::CONFIG, message: ConfigErrors { path: path.to_path_buf(), errors }.to_string() }
 }
 
-/// Loads the model, and notes its errors and those of the labels that streams name.
-fn load_model(config: &Config, errors: &mut Vec<ConfigError>) -> Result<Option<Model>, Failure> {
-    match Model::load(&config.model, config.model.threads) {
-        Ok(model) => {
-            errors.extend(config.streams.iter().filter_map(|stream| unusable_bias(stream, &model)));
-            errors.extend(check_labels(&config.streams, &model.contract.labels).err().unwrap_or_default());
-            Ok(Some(model))
+/// Loads the models, and notes their errors and those of the labels that streams name.
+fn load_models<'a>(
+    config: &'a Config,
+    errors: &mut Vec<ConfigError>,
+) -> Result<Vec<(&'a ModelConfig, Model)>, Failure> {
+    let mut models = Vec::new();
+    for settings in &config.models {
+        match Model::load(settings, settings.threads) {
+            Ok(model) => {
+                let streams = || config.streams_of(&settings.name);
+                errors.extend(streams().filter_map(|stream| unusable_bias(stream, &model)));
+                errors.extend(check_labels(streams(), &model.contract.labels).err().unwrap_or_default());
+                models.push((settings, model));
+            }
+            Err(ModelError::Model(problem)) => {
+                let key = format!("{}.path", config.model_key(&settings.name));
+                errors.push(ConfigError { key, line: None, problem: problem.to_string(), help: None });
+            }
+            // With errors of the file's own, those first.
+            Err(ModelError::Machine(_)) if !errors.is_empty() => {}
+            Err(ModelError::Machine(problem)) => return Err(Failure::runtime(problem)),
         }
-        Err(ModelError::Model(problem)) => {
-            errors.push(ConfigError { key: "model.path".into(), line: None, problem: problem.to_string(), help: None });
-            Ok(None)
-        }
-        // With errors of the file's own, those first.
-        Err(ModelError::Machine(_)) if !errors.is_empty() => Ok(None),
-        Err(ModelError::Machine(problem)) => Err(Failure::runtime(problem)),
     }
+    Ok(models)
 }
 
 /// `redact.bias` with a model that has no scores: all frames would be hidden.

@@ -41,7 +41,7 @@ impl Finding {
     }
 }
 
-/// Checks the machine and prints the findings, as text or as JSON. With a configuration, its model, encoders, ports and
+/// Checks the machine and prints the findings, as text or as JSON. With a configuration, its models, encoders, ports and
 /// sources are checked too.
 ///
 /// # Errors
@@ -51,7 +51,7 @@ pub fn doctor(path: Option<&Path>, as_json: bool) -> Result<(), Failure> {
     let mut findings = vec![Finding::good("version", env!("CARGO_PKG_VERSION"))];
     machine(&mut findings);
     gstreamer(&mut findings, config.as_ref());
-    model(&mut findings, config.as_ref());
+    models(&mut findings, config.as_ref());
     if let Some(config) = &config {
         ports(&mut findings, config);
     }
@@ -146,18 +146,20 @@ fn gstreamer(findings: &mut Vec<Finding>, config: Option<&Config>) {
     }
 }
 
-fn model(findings: &mut Vec<Finding>, config: Option<&Config>) {
-    let settings = match config {
-        Some(config) => config.model.clone(),
+/// Checks the library and the models of the configuration, or the bundled model.
+fn models(findings: &mut Vec<Finding>, config: Option<&Config>) {
+    let models = match config {
+        Some(config) => config.models.clone(),
         None => match crate::base::paths::default_model() {
-            Ok(path) => ModelConfig::with_path(path),
+            Ok(path) => vec![ModelConfig::with_path(path)],
             Err(error) => {
                 findings.push(Finding::note("model", format!("the bundled model was {error}")));
                 return;
             }
         },
     };
-    match runtime::load(settings.runtime.as_deref()) {
+    // All models have the same.
+    match runtime::load(models.first().and_then(|model| model.runtime.as_deref())) {
         Ok(runtime) => {
             // Symbolic links are resolved, because the name of the file has the version.
             let file = runtime.path.canonicalize().unwrap_or_else(|_| runtime.path.clone());
@@ -169,41 +171,52 @@ fn model(findings: &mut Vec<Finding>, config: Option<&Config>) {
             return;
         }
     }
-    match Model::load(&settings, settings.threads) {
+    for settings in &models {
+        let name = if models.len() == 1 { String::new() } else { format!("model {}: ", settings.name) };
+        model(findings, settings, &name);
+    }
+}
+
+/// Checks one model. `name` comes before each finding.
+fn model(findings: &mut Vec<Finding>, settings: &ModelConfig, name: &str) {
+    match Model::load(settings, settings.threads) {
         Ok(model) => {
             for (provider, reason) in &model.refused {
-                let text = format!("{} does not run the model: {reason}", provider.name());
+                let text = format!("{name}{} does not run the model: {reason}", provider.name());
                 findings.push(Finding::note("provider", text));
             }
             findings.push(match model.time(settings.threads) {
                 Ok(time) => Finding::good(
                     "provider",
                     format!(
-                        "{} runs {}, {:.0} ms a frame: {}",
+                        "{name}{} runs {}, {:.0} ms a frame: {}",
                         model.provider.name(),
                         model.name(),
                         time.as_secs_f64() * 1e3,
                         model.placement
                     ),
                 ),
-                Err(error) => Finding::bad("provider", error.to_string()),
+                Err(error) => Finding::bad("provider", format!("{name}{error}")),
             });
             for warning in &model.warnings {
-                findings.push(Finding::note("model", warning.clone()));
+                findings.push(Finding::note("model", format!("{name}{warning}")));
             }
             let path = settings.path.display();
             findings.push(match model.golden_difference {
                 Some(difference) => {
                     let percent = difference * 100.0;
-                    Finding::good("model", format!("{path}: its golden frame differs in {percent:.3} % of pixels"))
+                    Finding::good(
+                        "model",
+                        format!("{name}{path}: its golden frame differs in {percent:.3} % of pixels"),
+                    )
                 }
                 None => Finding::note(
                     "model",
-                    format!("{path}: no golden frame, so its results cannot be checked on this machine"),
+                    format!("{name}{path}: no golden frame, so its results cannot be checked on this machine"),
                 ),
             });
         }
-        Err(error) => findings.push(Finding::bad("model", error.to_string())),
+        Err(error) => findings.push(Finding::bad("model", format!("{name}{error}"))),
     }
 }
 
@@ -217,7 +230,8 @@ fn ports(findings: &mut Vec<Finding>, config: &Config) {
         findings.push(finding);
     }
     for stream in &config.streams {
-        let text = format!("{}: {}", stream.name, stream.source.label());
+        let model = if config.models.len() == 1 { String::new() } else { format!(" (model {})", stream.model) };
+        let text = format!("{}: {}{model}", stream.name, stream.source.label());
         findings.push(Finding::good("stream", text));
     }
 }

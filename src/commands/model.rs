@@ -17,12 +17,12 @@ pub enum ModelCommand {
     /// Switch a running service to another model. The service loads and checks it while the current model runs, and switches
     /// between two frames. If a check fails, the current model stays.
     #[command(after_help = "Example: maskcast model use /srv/models/yard.onnx\n\n\
-        It is used until the service restarts, which loads `model.path` of the configuration.")]
+        It is used until the service restarts, which loads `model.path` of the configuration. --name selects one of several models.")]
     Use(use_model::UseArgs),
-    /// Build the TensorRT engine of a model ahead of time, into the cache that the service uses.
+    /// Build the TensorRT engines of the configured models ahead of time, into the cache that the service uses.
     #[command(after_help = "Example: sudo -u maskcast maskcast model build /etc/maskcast/maskcast.toml")]
     Build {
-        /// The TOML configuration with the model.
+        /// The TOML configuration with the models.
         config: PathBuf,
     },
     /// Print the input, output, labels and origin of a model.
@@ -170,25 +170,39 @@ fn verify(path: &Path, options: &VerifyArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Loads the configured model on TensorRT alone, which builds its engine and writes it to the cache.
+/// Loads each configured model on TensorRT alone, which builds its engine and writes it to the cache.
 fn build(path: &Path) -> Result<(), Failure> {
     let config = load_config(path)?;
-    let folder = config.model.cache_dir.as_ref().ok_or_else(|| {
-        Failure::config(format!(
-            "{}: model.cache_dir is not set, so the engine cannot be kept; set it, or set $CACHE_DIRECTORY as the unit of the service does",
-            path.display()
-        ))
-    })?;
-    let settings = ModelConfig { providers: vec![Provider::TensorRt], ..config.model.clone() };
-    eprintln!("building the TensorRT engine of {}; this takes minutes", settings.path.display());
-    let started = std::time::Instant::now();
-    let model = Model::load(&settings, settings.threads)?;
-    println!(
-        "{}: engine built in {:.0} s, kept in {}, {:.1} ms for one frame",
-        model.name(),
-        started.elapsed().as_secs_f64(),
-        folder.display(),
-        model.time(settings.threads).map_err(Failure::runtime)?.as_secs_f64() * 1e3
-    );
+    // All keys are checked before the first engine, which takes minutes.
+    let folders = config.models.iter().map(|model| {
+        let missing = || no_cache(path, &config.model_key(&model.name));
+        Ok((model, model.cache_dir.as_ref().ok_or_else(missing)?))
+    });
+    let folders: Vec<(&ModelConfig, &PathBuf)> = folders.collect::<Result<_, Failure>>()?;
+    folders.into_iter().try_for_each(|(model, folder)| build_engines(model, folder))
+}
+
+fn no_cache(path: &Path, key: &str) -> Failure {
+    Failure::config(format!(
+        "{}: {key}.cache_dir is not set, so the engine cannot be kept; set it, or set $CACHE_DIRECTORY as the unit of the service does",
+        path.display()
+    ))
+}
+
+/// Builds the engine of a model for each of its GPUs.
+fn build_engines(model: &ModelConfig, folder: &Path) -> Result<(), Failure> {
+    for &device in model.device.numbers() {
+        let settings = ModelConfig { providers: vec![Provider::TensorRt], device: device.into(), ..model.clone() };
+        eprintln!("building the TensorRT engine of {} for GPU {device}; this takes minutes", settings.path.display());
+        let started = std::time::Instant::now();
+        let model = Model::load(&settings, settings.threads)?;
+        println!(
+            "{}: engine built in {:.0} s, kept in {}, {:.1} ms for one frame",
+            model.name(),
+            started.elapsed().as_secs_f64(),
+            folder.display(),
+            model.time(settings.threads).map_err(Failure::runtime)?.as_secs_f64() * 1e3
+        );
+    }
     Ok(())
 }

@@ -18,6 +18,7 @@ use crate::base::stop::{Stop, WakeReason};
 use crate::config::readable_passwords;
 use crate::publish::encoder::H264;
 use crate::service::changes::Changes;
+use crate::service::models::PreparedModels;
 use crate::service::watch::{Heartbeat, SystemdNotifier, Watchdog};
 use crate::service::{EarlyRequests, Service, ServiceError};
 
@@ -48,11 +49,11 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     let mut watch = SystemdNotifier::new(service.view.clone());
     let beat = Heartbeat::default();
     // Kept until the end of this function.
-    let _watchdog = Watchdog::start(service.view.clone(), service.pool(), beat.clone())?;
+    let _watchdog = Watchdog::start(service.view.clone(), service.pools(), beat.clone())?;
     changes.apply_waiting_for_model(&mut service);
     let requests = service.change_requests();
     let mut heap = Heap::default();
-    let mut probing: Option<JoinHandle<()>> = None;
+    let mut preparing: Option<JoinHandle<PreparedModels>> = None;
     loop {
         beat.beat();
         if watch.tick() {
@@ -63,9 +64,9 @@ pub fn run(path: &Path) -> Result<(), Failure> {
         changes.tick(&service);
         log_dedup::flush_due();
         heap.tick();
-        if probing.is_none() && reload.swap(false, Ordering::AcqRel) {
-            match probe_encoders(path) {
-                Ok(thread) => probing = Some(thread),
+        if preparing.is_none() && reload.swap(false, Ordering::AcqRel) {
+            match prepare_reload(path, service.models()) {
+                Ok(thread) => preparing = Some(thread),
                 // The request is kept, because the system may have a thread again soon.
                 Err(failure) => {
                     log_dedup::error("", "", None, &format!("configuration reload postponed: {}", failure.message));
@@ -73,8 +74,10 @@ pub fn run(path: &Path) -> Result<(), Failure> {
                 }
             }
         }
-        if probing.take_if(|thread| thread.is_finished()).is_some() {
-            watch.reloading(|| reload_config(path, &mut service, &mut changes));
+        if let Some(prepared) = preparing.take_if(|thread| thread.is_finished()) {
+            // After a panic no model is loaded, and a configuration that adds one is refused.
+            let prepared = prepared.join().unwrap_or_default();
+            watch.reloading(|| reload_config(path, &mut service, &mut changes, prepared));
         }
         match stop.wait_or_receive(TICK, &requests) {
             WakeReason::Raised => break,
@@ -99,18 +102,20 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     )))
 }
 
-/// Probes the encoders of the configuration on a thread of its own before a reload, so that an encoder that hangs does not
-/// block the streams that do not use it. The results are cached.
-fn probe_encoders(path: &Path) -> Result<JoinHandle<()>, Failure> {
+/// Does what takes long on a thread of its own before a reload, so that streams and API do not wait for it: probes the encoders of
+/// the configuration, one of which may hang, whose results are cached; and loads the models that are not `running`.
+fn prepare_reload(path: &Path, running: Vec<String>) -> Result<JoinHandle<PreparedModels>, Failure> {
     let path = path.to_path_buf();
-    let probe_all = move || {
+    let prepare = move || {
         // Errors of the configuration are reported by the reload itself.
-        for stream in load_config(&path).map(|config| config.streams).unwrap_or_default() {
+        let Ok(config) = load_config(&path) else { return PreparedModels::default() };
+        for stream in &config.streams {
             let _ = H264::choose(stream.encode.encoder, &[]);
         }
+        PreparedModels::load(&config, &running)
     };
-    let thread = std::thread::Builder::new().name("encoders".into()).spawn(probe_all);
-    thread.map_err(|error| Failure::runtime(format!("cannot start the thread for probing encoders: {error}")))
+    let thread = std::thread::Builder::new().name("prepare-reload".into()).spawn(prepare);
+    thread.map_err(|error| Failure::runtime(format!("cannot start the thread that prepares the reload: {error}")))
 }
 
 fn warn_of_readable_passwords(path: &Path) {
@@ -120,11 +125,11 @@ fn warn_of_readable_passwords(path: &Path) {
 }
 
 /// Reads the configuration again and applies the differences. A configuration with errors has no effect.
-fn reload_config(path: &Path, service: &mut Service, changes: &mut Changes) {
+fn reload_config(path: &Path, service: &mut Service, changes: &mut Changes, prepared: PreparedModels) {
     changes.flush(service);
     let result = load_config(path)
         .map_err(|failure| failure.message)
-        .and_then(|config| service.reload(&config).map_err(|error| error.to_string()));
+        .and_then(|config| service.reload(&config, prepared).map_err(|error| error.to_string()));
     match result {
         Ok(done) => {
             changes.discard_unsaved();

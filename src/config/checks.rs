@@ -7,8 +7,8 @@ use serde_json::Value as Json;
 use super::schema::{Object, text};
 use super::value::Value;
 use super::{
-    credentials, duration, encode, mask_rate, mqtt, overlay, path, push, record, server, sink_key, source, stream,
-    webhook, webrtc, zone,
+    credentials, devices, duration, encode, mask_rate, mqtt, overlay, path, push, record, server, sink_key, source,
+    stream, webhook, webrtc, zone,
 };
 
 /// Reads a value. Returns the form that serde reads, or `None` after reporting an error.
@@ -21,6 +21,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("client-id", |value, _| mqtt::read_client_id(value)),
     ("color", |value, _| overlay::read_color(value)),
     ("destination", |value, _| sink_key::read_destination(value)),
+    ("devices", |value, _| devices::read_devices(value)),
     ("duration", read_duration),
     ("event-name", |value, _| record::read_event_name(value)),
     ("existing-file", |value, _| value.existing_file().map(|path| path::to_json(&path))),

@@ -82,6 +82,11 @@ impl<'d> Section<'d> {
         Section { doc: self.doc, key: format!("{}[{place}]", join(&self.key, key)) }
     }
 
+    /// Whether the table is written as an element of an array.
+    pub(super) fn is_element(&self) -> bool {
+        self.key.ends_with(']') && self.doc.offsets.borrow().contains_key(&self.key)
+    }
+
     /// Whether the key is written, with a valid value or not.
     pub(super) fn is_written(&self, key: &str) -> bool {
         self.doc.offsets.borrow().contains_key(&join(&self.key, key))

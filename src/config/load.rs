@@ -8,6 +8,7 @@ use toml::de::DeTable;
 
 use super::document::{Document, Section};
 use super::error::{ConfigError, ConfigErrors, line_of};
+use super::model;
 use super::path::folder_of;
 use super::root::Config;
 use super::schema::{self, Object};
@@ -104,7 +105,7 @@ fn build_config(root: &Section, read: Object) -> Option<Config> {
             return None;
         }
     };
-    config.model.apply_dependent_defaults(&root.section("model"));
+    model::apply_to_all(&mut config.models, root);
     config.server.apply_dependent_defaults(&root.section("server"));
     config.history.apply_dependent_defaults(&root.section("history"));
     if let Some(broker) = &mut config.mqtt {
@@ -115,7 +116,7 @@ fn build_config(root: &Section, read: Object) -> Option<Config> {
     for (i, (mut stream, values)) in config.streams.into_iter().zip(&values).enumerate() {
         let section =
             if stream.name.is_empty() { root.element("stream", i) } else { root.element("stream", &stream.name) };
-        stream.apply_dependent_defaults(&section, values);
+        stream.apply_dependent_defaults(&section, values, &config.models);
         if section.is_valid("source") {
             check_source_keys(&stream.source, &section);
         }

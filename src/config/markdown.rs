@@ -17,6 +17,9 @@ pub fn markdown() -> String {
         let about = text(table.schema, "description").unwrap_or_default();
         // Fails for no String.
         let _ = write!(page, "\n## `{header}`\n\n{}\n", one_line(about));
+        if table.may_be_array {
+            let _ = write!(page, "\nSeveral tables are written `[[{}]]`, each with a `name`.\n", table.path);
+        }
         if let Some(applies) = table.applies {
             let words = in_words(applies);
             // The API cannot change the table.
@@ -65,6 +68,7 @@ fn value(key: &Object) -> String {
         Some("socket-address") => "IP address and port",
         Some("zone") => "array of points",
         Some("mask-rate") => "`\"auto\"` or number",
+        Some("devices") => "integer or array of integers",
         _ => match key.get("type").and_then(Json::as_str) {
             Some("boolean") => "`true` or `false`",
             Some("integer") => "integer",

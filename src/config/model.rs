@@ -1,10 +1,11 @@
-//! `[model]`: the model and how it is run.
+//! `[model]`, or several `[[model]]`: the models and how they are run.
 
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::devices::{Devices, schema as devices_schema};
 use super::document::Section;
 
 /// An execution provider of ONNX Runtime.
@@ -42,11 +43,23 @@ pub enum Require {
     Gpu,
 }
 
-/// The model, which all streams share, and how it is run.
+/// The name of the model where the configuration gives it none.
+pub const DEFAULT_MODEL: &str = "default";
+
+/// A model and how it is run. With `[model]` there is one, which all streams share. With `[[model]]` there may be several: each has
+/// a `name`, and `stream.model` selects one.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default = "ModelConfig::unnamed")]
 #[schemars(extend("x-applies" = "reload"))]
 pub struct ModelConfig {
+    /// Unique name of the model, which `stream.model` refers to: letters, digits, `-` and `_`, at most 64 characters. `[[model]]`
+    /// needs it.
+    #[schemars(length(max = 64), pattern(r"^[A-Za-z0-9_-]+$"), extend(
+        "x-check" = "stream-name",
+        "x-default" = "`default` in `[model]`",
+        "x-help" = "stream.model refers to it",
+    ))]
+    pub name: String,
     /// The ONNX file of the model.
     #[serde(with = "super::path")]
     #[schemars(with = "String", extend(
@@ -78,9 +91,10 @@ pub struct ModelConfig {
     /// of frames; if fewer frames wait, grey ones are added.
     #[schemars(range(min = 0, max = 64), extend("x-help" = "0 is 1"))]
     pub max_batch: usize,
-    /// Number of the GPU, as `nvidia-smi` shows it.
-    #[schemars(range(min = 0, max = 63), extend("x-help" = "the number that nvidia-smi shows"))]
-    pub device: i32,
+    /// Number of the GPU, as `nvidia-smi` shows it, or a list of several: the sessions are distributed over them. Without effect on
+    /// the CPU.
+    #[schemars(schema_with = "devices_schema")]
+    pub device: Devices,
     /// Folder in which compiled TensorRT engines are stored. Without it, they are compiled at every start.
     #[serde(with = "super::path::optional")]
     #[schemars(with = "String", extend(
@@ -88,7 +102,7 @@ pub struct ModelConfig {
         "x-default" = "`$CACHE_DIRECTORY` (set by systemd), else none",
     ))]
     pub cache_dir: Option<PathBuf>,
-    /// Path of the library `libonnxruntime.so`.
+    /// Path of the library `libonnxruntime.so`. A process has one: all models that name it must name the same.
     #[serde(with = "super::path::optional")]
     #[schemars(with = "String", extend(
         "x-check" = "existing-file",
@@ -101,6 +115,7 @@ impl ModelConfig {
     /// The model at `path` with the default settings: any provider, no cache of TensorRT engines.
     pub fn with_path(path: impl Into<PathBuf>) -> Self {
         ModelConfig {
+            name: DEFAULT_MODEL.to_owned(),
             path: path.into(),
             providers: Provider::ALL.to_vec(),
             providers_named: false,
@@ -108,7 +123,7 @@ impl ModelConfig {
             threads: 0,
             workers: 0,
             max_batch: 0,
-            device: 0,
+            device: Devices::default(),
             cache_dir: None,
             runtime: None,
         }
@@ -117,6 +132,11 @@ impl ModelConfig {
     /// The path is found by [`ModelConfig::apply_dependent_defaults`].
     pub(super) fn unnamed() -> Self {
         ModelConfig::with_path("")
+    }
+
+    /// The models of a configuration that has no `[model]`.
+    pub(super) fn only_unnamed() -> Vec<Self> {
+        vec![ModelConfig::unnamed()]
     }
 
     /// Adds the defaults that depend on the machine, and checks what concerns several keys.
@@ -142,4 +162,30 @@ impl ModelConfig {
             self.cache_dir = list.split(':').next().filter(|folder| !folder.is_empty()).map(PathBuf::from);
         }
     }
+}
+
+/// Adds the defaults that depend on the machine to all models, and checks what concerns several of them. `root` is the document.
+pub(super) fn apply_to_all(models: &mut [ModelConfig], root: &Section) {
+    for (i, model) in models.iter_mut().enumerate() {
+        let section = section_of(model, i, root);
+        model.apply_dependent_defaults(&section);
+    }
+    let Some((first, library)) = models.iter().find_map(|model| Some((model.name.clone(), model.runtime.clone()?)))
+    else {
+        return;
+    };
+    for (i, model) in models.iter_mut().enumerate() {
+        if model.runtime.as_ref().is_some_and(|other| *other != library) {
+            let problem = format!("is not that of model {first:?}, {}", library.display());
+            let help = "a process has one ONNX Runtime: write the same path, or leave it out of all models but one";
+            section_of(model, i, root).fail("runtime", problem, Some(help));
+        }
+        model.runtime = Some(library.clone());
+    }
+}
+
+/// The table of a model: `model[yard]`, `model[1]` for one without a valid name, or `model`.
+fn section_of<'d>(model: &ModelConfig, place: usize, root: &Section<'d>) -> Section<'d> {
+    let elements = [root.element("model", &model.name), root.element("model", place)];
+    elements.into_iter().find(Section::is_element).unwrap_or_else(|| root.section("model"))
 }

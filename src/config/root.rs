@@ -14,8 +14,14 @@ use super::webhook::WebhookConfig;
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[schemars(title = "Configuration of Maskcast", extend("required" = ["stream"]))]
 pub struct Config {
-    #[serde(default = "ModelConfig::unnamed")]
-    pub model: ModelConfig,
+    /// The models, at least one. Their names are unique. The first one is that of the streams that name none.
+    #[serde(rename = "model", default = "ModelConfig::only_unnamed")]
+    #[schemars(length(min = 1), extend(
+        "x-named" = true,
+        "x-single" = true,
+        "x-help" = "write [model], or [[model]] and below it name = \"yard\"",
+    ))]
+    pub models: Vec<ModelConfig>,
     #[serde(default)]
     pub server: ServerConfig,
     #[serde(default)]
@@ -33,4 +39,21 @@ pub struct Config {
     pub webhooks: Vec<WebhookConfig>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mqtt: Option<MqttConfig>,
+}
+
+impl Config {
+    /// The model of this name.
+    pub fn model(&self, name: &str) -> Option<&ModelConfig> {
+        self.models.iter().find(|model| model.name == name)
+    }
+
+    /// The streams of the model of this name.
+    pub fn streams_of<'a>(&'a self, model: &'a str) -> impl Iterator<Item = &'a StreamConfig> {
+        self.streams.iter().filter(move |stream| stream.model == model)
+    }
+
+    /// The key path of a model: `model` if it is the only one, else `model[yard]`.
+    pub fn model_key(&self, name: &str) -> String {
+        if self.models.len() == 1 { "model".to_owned() } else { format!("model[{name}]") }
+    }
 }

@@ -16,6 +16,7 @@
 //! | `x-api` | `never`: the API may not set it; `remove`: the API may only remove it (null); `x-api-help`: what to do instead |
 //! | `x-secret` | the value is or may hold a secret: it is not shown |
 //! | `x-named` | the elements of this array of tables have unique names, which are part of their key paths |
+//! | `x-single` | the array of tables may also be written as one table, in single brackets; the elements of the array need names |
 
 use std::sync::LazyLock;
 
@@ -73,8 +74,24 @@ pub fn json_schema() -> Json {
     let schema = schema();
     let first = ["$schema", "title", "description"].into_iter().filter_map(|key| schema.get_key_value(key));
     let mut schema = first.chain(schema).map(|(key, value)| (key.clone(), value.clone())).collect();
+    each_schema(&mut schema, &mut accept_single_table);
     remove_attributes(&mut schema);
     schema
+}
+
+/// Where an array of tables may be written as one table, adds the keywords for it: those of objects have no effect on arrays, and the
+/// other way round.
+fn accept_single_table(schema: &mut Object) {
+    if !schema.contains_key("x-single") {
+        return;
+    }
+    let Some(items) = schema.get_mut("items").and_then(Json::as_object_mut) else { return };
+    let of_table = ["properties", "additionalProperties"];
+    let of_table: Vec<_> =
+        of_table.into_iter().filter_map(|key| Some((key.to_owned(), items.get(key)?.clone()))).collect();
+    items.insert("required".into(), json!(["name"]));
+    schema.insert("type".into(), json!(["object", "array"]));
+    schema.extend(of_table);
 }
 
 /// Removes what serde and Rust's types bring along and TOML does not have: null and sizes of numbers.
@@ -98,8 +115,10 @@ fn clean_schema(schema: &mut Json) {
         for key in ["format", "readOnly", "writeOnly"] {
             schema.remove(key);
         }
+        let is_of_tables = |value: &Json| value.as_array().is_some_and(|list| list.iter().any(Json::is_object));
         let default = schema.get("default");
-        if schema.contains_key("x-default") || default.is_some_and(|value| value.is_null() || value.is_object()) {
+        let is_no_default = |value: &Json| value.is_null() || value.is_object() || is_of_tables(value);
+        if schema.contains_key("x-default") || default.is_some_and(is_no_default) {
             schema.remove("default");
         }
         let needed: Vec<String> = required(schema).map(str::to_owned).collect();
@@ -143,8 +162,10 @@ fn each_schema(schema: &mut Json, change: &mut dyn FnMut(&mut Object)) {
 pub(super) struct Table {
     /// `stream.overlay`
     pub(super) path: &'static str,
-    /// Whether it may be written several times, in double brackets.
+    /// Whether it is written in double brackets.
     pub(super) is_array: bool,
+    /// Whether it may also be written several times, in double brackets.
+    pub(super) may_be_array: bool,
     pub(super) schema: &'static Object,
     /// When a change takes effect, unless a key has its own `x-applies`.
     pub(super) applies: Option<Applies>,
@@ -179,7 +200,9 @@ pub(super) fn tables() -> &'static [Table] {
                 let Some((inner, is_array)) = inner_table(property) else { continue };
                 let path: &'static str = if path.is_empty() { name } else { format!("{path}.{name}").leak() };
                 let applies = applies_of(property).or(applies_of(inner)).or(applies);
-                tables.push(Table { path, is_array, schema: inner, applies });
+                let may_be_array = property.contains_key("x-single");
+                let is_array = is_array && !may_be_array;
+                tables.push(Table { path, is_array, may_be_array, schema: inner, applies });
                 collect(path, inner, applies, tables);
             }
         }

@@ -13,6 +13,7 @@ use super::duration::DurationText;
 use super::encode::EncodeConfig;
 use super::gate::MotionGate;
 use super::mask_rate::MaskRate;
+use super::model::{DEFAULT_MODEL, ModelConfig};
 use super::overlay::OverlayConfig;
 use super::push::{self, PushConfig};
 use super::record::RecordConfig;
@@ -61,6 +62,13 @@ pub struct StreamConfig {
     pub name: String,
     #[serde(flatten)]
     pub source: SourceSpec,
+    /// Name of the model that makes the masks of the stream (`[[model]]`).
+    #[schemars(length(max = 64), pattern(r"^[A-Za-z0-9_-]+$"), extend(
+        "x-check" = "stream-name",
+        "x-default" = "the first model",
+        "x-help" = "the name of a [[model]]",
+    ))]
+    pub model: String,
     /// Which mask is drawn on which frame.
     #[schemars(extend("x-default" = "`full-rate`; `matched` for a file with `speed = \"max\"`"))]
     pub show: Show,
@@ -150,8 +158,9 @@ impl StreamConfig {
     }
 
     /// Adds the defaults that depend on other keys, and checks what concerns several keys. `values` is the table as it was
-    /// read.
-    pub(super) fn apply_dependent_defaults(&mut self, section: &Section, values: &Json) {
+    /// read, `models` are those of the document.
+    pub(super) fn apply_dependent_defaults(&mut self, section: &Section, values: &Json, models: &[ModelConfig]) {
+        self.choose_model(section, models);
         // The type of the source does not hold the password of its URL.
         let in_url = values["source"].as_str().and_then(|text| uri::parse(text, "/".as_ref()).ok());
         let in_url = in_url.map(|(_, credentials)| credentials);
@@ -191,6 +200,18 @@ impl StreamConfig {
         push::check_all(&mut self.push, section, values["push"].as_array().map_or(&[], Vec::as_slice));
         sink::check_all(&mut self.sinks, section);
     }
+
+    /// The first model unless `model` names one.
+    fn choose_model(&mut self, section: &Section, models: &[ModelConfig]) {
+        if section.is_valid("model") && !models.iter().any(|model| model.name == self.model) {
+            let names: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
+            let help = format!("models: {}", names.join(", "));
+            section.fail("model", format!("there is no model {:?}", self.model), Some(&help));
+        }
+        if !section.is_valid("model") {
+            self.model = models.first().map_or_else(|| DEFAULT_MODEL.to_owned(), |model| model.name.clone());
+        }
+    }
 }
 
 /// A stream of `source` with the default settings, not recorded.
@@ -202,6 +223,7 @@ pub fn defaults_stream(name: &str, source: SourceSpec) -> StreamConfig {
         name: name.to_owned(),
         show: default_show(&source),
         source,
+        model: DEFAULT_MODEL.to_owned(),
         masks: MasksWhen::Auto,
         mask_rate: MaskRate::Auto,
         gate: MotionGate::Auto,

@@ -124,7 +124,10 @@ fn read_list(value: &Value, schema: &Object, help: Option<&str>) -> Option<Json>
 /// An array of tables. Elements keep their positions; invalid values are left out of them.
 fn read_tables(value: &Value, schema: &Object, help: Option<&str>) -> Option<Json> {
     let items = schema.get("items").and_then(Json::as_object)?;
-    let elements = if value.is_table() {
+    let is_single = schema.contains_key("x-single");
+    let elements = if value.is_table() && is_single {
+        vec![value.clone()]
+    } else if value.is_table() {
         let header: Vec<&str> =
             value.key.split('.').map(|part| part.find('[').map_or(part, |end| &part[..end])).collect();
         let header = header.join(".");
@@ -148,7 +151,16 @@ fn read_tables(value: &Value, schema: &Object, help: Option<&str>) -> Option<Jso
             continue;
         };
         let mut path = element.key.clone();
+        if is_single && value.is_table() {
+            // Its name is a key as any other.
+            list.push(read_table(element.doc, items, table, &path).into());
+            continue;
+        }
         let name = if is_named { read_name(&element, items, table, &names) } else { None };
+        if is_single && !table.contains_key("name") {
+            let help = format!("each [[{}]] needs a name", value.key);
+            element.doc.note(&join(&path, "name"), Some(element.at), "is missing".into(), Some(&help));
+        }
         if let Some(name) = &name {
             path = format!("{}[{name}]", value.key);
             names.push(name.clone());

@@ -8,6 +8,7 @@ use crate::frame::{Frame, Mask};
 
 mod classes;
 pub mod contract;
+mod device_slots;
 pub mod engine;
 mod error;
 pub mod file;
@@ -31,6 +32,7 @@ mod session;
 pub mod tuning;
 pub mod unlabelled;
 
+pub use device_slots::PlacedSegmenter;
 pub use error::{MachineError, ModelError, ModelProblem, ProviderProblem, RunOutputError, SegmentError, UnusableModel};
 pub use onnx_error::OnnxRuntimeError;
 pub use session::SessionError;

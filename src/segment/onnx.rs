@@ -8,6 +8,7 @@ use ort::session::Session;
 use parking_lot::Mutex;
 
 use super::contract::Contract;
+use super::device_slots::{DeviceSlots, PlacedSegmenter};
 use super::engine::has_nvidia_gpu;
 use super::error::{FittingInput, provider_problems};
 use super::file::{self, ModelFile};
@@ -49,6 +50,8 @@ pub struct Model {
     /// The session that was checked and its number of threads, until a worker takes it: opening one may take seconds (with a
     /// TensorRT engine: minutes).
     checked_session: Mutex<Option<(usize, OnnxSegmenter)>>,
+    /// The GPUs of its workers.
+    devices: DeviceSlots,
 }
 
 impl Model {
@@ -84,7 +87,7 @@ impl Model {
             {
                 return Ok(model.chosen(refused));
             }
-            match open_session(config, &file, provider, threads) {
+            match open_session(config, &file, provider, config.device.first(), threads) {
                 Ok(session) => match Self::check(config, &file, provider, session, threads, None) {
                     Ok(model) => return Ok(model.chosen(refused)),
                     // Another provider may work when a GPU fails or computes a wrong result.
@@ -147,13 +150,13 @@ impl Model {
         pruned: ModelFile,
         threads: usize,
     ) -> Result<Model, HeadRefusal> {
-        let session = open_session(config, &pruned, Provider::Cpu, threads)?;
+        let session = open_session(config, &pruned, Provider::Cpu, config.device.first(), threads)?;
         let model = Self::check(config, &Arc::new(pruned), Provider::Cpu, session, threads, Some(head))?;
         if let (Some(golden), Some(difference)) = (&model.contract.golden, model.golden_difference)
             && difference > 0.0
         {
             // The processor of the trainer rounds in another way, or the head is wrong: the graph shows which.
-            let session = open_session(config, file, Provider::Cpu, threads)?;
+            let session = open_session(config, file, Provider::Cpu, config.device.first(), threads)?;
             let contract = Contract::read(&session, &config.path).map_err(CheckError::from)?;
             let (expected, _) = OnnxSegmenter::new(session, Arc::new(contract), 1).run_rgb(&golden.rgb, 1)?;
             let mut segmenter = model.take_session(threads)?;
@@ -257,10 +260,26 @@ impl Model {
             head,
             file: Arc::clone(file),
             checked_session: Mutex::new(Some((threads, segmenter))),
+            devices: DeviceSlots::new(&config.device),
         })
     }
 
-    /// Creates a segmenter with its own session of `threads` threads (CPU; 0 = one for each core).
+    /// Creates the segmenter of a worker, with its own session of `threads` threads (CPU; 0 = one for each core), on the GPU of the
+    /// model that has the fewest.
+    ///
+    /// # Errors
+    /// ONNX Runtime cannot open the session again that it opened in [`Model::load`], or another GPU of the model computes a wrong
+    /// mask.
+    pub fn worker(&self, threads: usize) -> Result<PlacedSegmenter, SegmentError> {
+        let slot = self.devices.take();
+        let segmenter = match slot.device == self.config.device.first() {
+            true => self.segmenter(threads)?,
+            false => self.open(threads, slot.device)?,
+        };
+        Ok(PlacedSegmenter { segmenter, _slot: slot })
+    }
+
+    /// Creates a segmenter with its own session of `threads` threads (CPU; 0 = one for each core), on the first GPU of the model.
     ///
     /// # Errors
     /// ONNX Runtime cannot open the session again that it opened in [`Model::load`].
@@ -271,26 +290,39 @@ impl Model {
             // Another thread count was chosen: the checked session is not needed.
             _ => {}
         }
-        self.open(threads)
+        self.open(threads, self.config.device.first())
     }
 
-    fn open(&self, threads: usize) -> Result<OnnxSegmenter, SegmentError> {
-        match open_session(&self.config, &self.file, self.provider, threads) {
-            Ok(session) => {
-                let contract = Arc::clone(&self.contract);
-                let batch = fixed_batch(&self.config, self.provider, &contract);
-                let mut segmenter = OnnxSegmenter::new(session, contract, batch)
-                    .with_head(self.head.clone())
-                    .with_counter(&self.unlabelled)
-                    .named(&self.name());
-                if self.provider != Provider::Cpu {
-                    // The first run on a GPU takes seconds, so it is done before the first frame.
-                    segmenter.run_grey()?;
-                }
-                Ok(segmenter)
-            }
-            Err(source) => Err(SegmentError::Session { path: self.path.clone(), source }),
+    fn open(&self, threads: usize, device: i32) -> Result<OnnxSegmenter, SegmentError> {
+        let failed = |source| SegmentError::Session { path: self.path.clone(), source };
+        let session = open_session(&self.config, &self.file, self.provider, device, threads).map_err(failed)?;
+        let contract = Arc::clone(&self.contract);
+        let batch = fixed_batch(&self.config, self.provider, &contract);
+        let mut segmenter = OnnxSegmenter::new(session, contract, batch)
+            .with_head(self.head.clone())
+            .with_counter(&self.unlabelled)
+            .named(&self.name());
+        // The first run allocates memory, and takes seconds on a GPU, so it is done before the first frame.
+        segmenter.run_grey()?;
+        if self.provider != Provider::Cpu && device != self.config.device.first() {
+            self.check_device(&mut segmenter, device)?;
         }
+        Ok(segmenter)
+    }
+
+    /// Checks the golden frame on another GPU than the first, on which the model was loaded.
+    fn check_device(&self, segmenter: &mut OnnxSegmenter, device: i32) -> Result<(), SegmentError> {
+        let Some(golden) = &self.contract.golden else { return Ok(()) };
+        let (mask, _) = segmenter.run_rgb(&golden.rgb, 1)?;
+        let difference = golden.difference(&mask);
+        if difference <= TOLERANCE {
+            return Ok(());
+        }
+        let problem = format!(
+            "on GPU {device}, the mask of the golden frame differs in {:.1} % of pixels; remove it from model.device",
+            difference * 100.0
+        );
+        Err(SegmentError::Session { path: self.path.clone(), source: SessionError::Provider(problem) })
     }
 
     /// Median time of a few runs with one frame, on a session of `threads` threads (CPU; 0 = one for each core).
@@ -331,7 +363,7 @@ impl Model {
             other => {
                 *checked = other;
                 drop(checked);
-                self.open(threads)
+                self.open(threads, self.config.device.first())
             }
         }
     }

@@ -24,7 +24,7 @@ pub enum SessionError {
     Model(String),
 }
 
-/// Opens a model on `provider` alone. `threads` is the number of threads for nodes on the CPU (0 = one for each core).
+/// Opens a model on `provider` alone, a GPU provider on the GPU number `device`. `threads` is the number of threads for nodes on the CPU (0 = one for each core).
 ///
 /// # Errors
 /// The provider or the model cannot be used.
@@ -32,6 +32,7 @@ pub(super) fn open_session(
     config: &ModelConfig,
     file: &ModelFile,
     provider: Provider,
+    device: i32,
     threads: usize,
 ) -> Result<Session, SessionError> {
     let environment = &runtime::load(config.runtime.as_deref())?.environment;
@@ -40,7 +41,7 @@ pub(super) fn open_session(
     builder = builder.with_intra_threads(threads).map_err(|error| model_error(&error))?;
     // Spinning threads gain a little on an idle machine and cost much when decoders and encoders need the cores.
     builder = builder.with_intra_op_spinning(false).map_err(|error| model_error(&error))?;
-    let dispatches = dispatches(config, file, provider)?;
+    let dispatches = dispatches(config, file, provider, device)?;
     if !dispatches.is_empty() {
         builder = builder
             .with_execution_providers(dispatches)
@@ -66,12 +67,13 @@ fn dispatches(
     config: &ModelConfig,
     file: &ModelFile,
     provider: Provider,
+    device: i32,
 ) -> Result<Vec<ExecutionProviderDispatch>, SessionError> {
     // The exhaustive search, the default of ONNX Runtime, doubles the time of the first run and is not faster for these
     // networks.
     let cuda = || {
         let search = ep::cuda::ConvAlgorithmSearch::Heuristic;
-        ep::CUDA::default().with_device_id(config.device).with_conv_algorithm_search(search).build()
+        ep::CUDA::default().with_device_id(device).with_conv_algorithm_search(search).build()
     };
     // Without `error_on_failure`, ONNX Runtime falls back to the CPU without an error.
     Ok(match provider {
@@ -80,9 +82,9 @@ fn dispatches(
         Provider::Cpu => vec![ep::CPU::default().with_arena_allocator(false).build()],
         Provider::Cuda => vec![cuda().error_on_failure()],
         Provider::TensorRt => {
-            let mut options = ep::TensorRT::default().with_device_id(config.device).with_fp16(true);
+            let mut options = ep::TensorRT::default().with_device_id(device).with_fp16(true);
             if let Some(cache) = &config.cache_dir {
-                let folder = EngineKey::of(file, config.device, &RuntimePaths::default()).folder(cache);
+                let folder = EngineKey::of(file, device, &RuntimePaths::default()).folder(cache);
                 // Fails: without a cache, each start would take minutes.
                 std::fs::create_dir_all(&folder).map_err(|error| {
                     SessionError::Provider(format!("model.cache_dir: {}: {error}", folder.display()))

@@ -73,10 +73,10 @@ pub fn default_plan(model: &Model, goal: TuningGoal) -> ThreadPlan {
         (Provider::Cpu, workers, goal) => {
             ThreadPlan { workers, threads: default_threads(model.config(), goal), max_batch }
         }
-        // One session keeps a GPU busy; a second prepares the next input while the first waits for its result. The threads
+        // One session keeps each GPU busy; a second prepares the next input while the first waits for its result. The threads
         // run the nodes that the GPU does not support.
         (_, workers, goal) => ThreadPlan {
-            workers: if workers == 0 { 2 } else { workers },
+            workers: if workers == 0 { 2 * model.config().device.numbers().len() } else { workers },
             threads: default_threads(model.config(), goal),
             max_batch,
         },

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
@@ -20,7 +19,7 @@ use crate::base::encode_status::RunningEncode;
 use crate::base::push_status::PushStatus;
 use crate::base::sink_status::SinkStatus;
 use crate::config::{RedactStyle, Show, hex};
-use crate::frame::{Labels, Weight};
+use crate::frame::Weight;
 use crate::publish::frame_sinks::{FRAME_SINKS, viewers};
 use crate::view::{LegendEntry, ServiceView, StreamView};
 
@@ -31,7 +30,7 @@ pub(super) struct StreamReport {
     /// Name of the stream.
     #[schema(example = "gate")]
     name: String,
-    /// `starting`: no frame since the stream started, or the first model is loading. `live`: frames and masks arrive. `stale`: frames arrive, but the
+    /// `starting`: no frame since the stream started, or its model is loading. `live`: frames and masks arrive. `stale`: frames arrive, but the
     /// newest mask is older than `max_mask_age` (plus 1/`mask_rate`). `waiting_for_keyframe`: the source sends video that cannot be decoded
     /// before its next keyframe. `offline`: no frames arrive.
     #[schema(example = "live")]
@@ -73,6 +72,9 @@ pub(super) struct StreamReport {
     since: String,
     /// Why the stream is `stale`, `waiting_for_keyframe` or `offline`; null in the other states.
     reason: Option<String>,
+    /// Name of the model that makes the masks, as in `/api/v1/models/{name}`.
+    #[schema(example = "default")]
+    model: String,
     /// URL of the source, without passwords and other secrets.
     #[schema(example = "rtsp://10.0.0.7/stream1")]
     source: String,
@@ -103,7 +105,7 @@ pub(super) struct StreamReport {
     panics: u64,
     /// How often the connection to the source was closed and opened again because its frames stayed late.
     late_connections: u64,
-    /// The classes of the model as the stream draws them; empty before the model is loaded.
+    /// The classes of its model as the stream draws them; empty before the model is loaded.
     legend: Vec<LegendReport>,
     links: Links,
     /// The settings in effect, with defaults and without secrets.
@@ -317,13 +319,8 @@ pub(super) fn report_of(app: &App, name: &str, headers: &HeaderMap) -> Result<St
     }
 }
 
-/// The labels of the running model; empty before the first one.
-fn labels(view: &ServiceView) -> Labels {
-    view.model().map_or_else(|| [].into(), |model| Arc::clone(&model.labels))
-}
-
 fn report(stream: &StreamView, view: &ServiceView, rtsp: &str) -> StreamReport {
-    let labels = labels(view);
+    let labels = view.labels_of(&stream.config.model).unwrap_or_else(|| [].into());
     let status = &stream.status;
     // One snapshot each, so that the values agree.
     let (counts, condition) = (status.ledger.counts(), status.condition());
@@ -347,6 +344,7 @@ fn report(stream: &StreamView, view: &ServiceView, rtsp: &str) -> StreamReport {
         h264: status.encode.running().map(|encode| encode_report(&encode)),
         since: format!("{:.3}", condition.since),
         reason: condition.reason,
+        model: stream.config.model.clone(),
         source: stream.config.source.label(),
         show: stream.config.show,
         width: condition.info.map(|info| info.width),

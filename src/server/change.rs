@@ -179,9 +179,10 @@ impl From<ChangeRefusal> for Problem {
         let detail = refusal.to_string();
         match refusal {
             ChangeRefusal::NoStream(_) => Problem::new(StatusCode::NOT_FOUND, detail),
-            ChangeRefusal::NameTaken(_) | ChangeRefusal::LastStream | ChangeRefusal::FileUnwritable(_) => {
-                Problem::new(StatusCode::CONFLICT, detail)
-            }
+            ChangeRefusal::NameTaken(_)
+            | ChangeRefusal::LastStream
+            | ChangeRefusal::NewModels(_)
+            | ChangeRefusal::FileUnwritable(_) => Problem::new(StatusCode::CONFLICT, detail),
             ChangeRefusal::Invalid(errors) => Problem::faults(StatusCode::UNPROCESSABLE_ENTITY, &detail, &errors),
             ChangeRefusal::Forbidden(errors) => Problem::faults(StatusCode::FORBIDDEN, &detail, &errors),
             ChangeRefusal::ModelLoading(why) => Problem::loading(why),
@@ -203,10 +204,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::super::HttpServer;
-    use super::super::tests::{agent, model, server, view};
+    use super::super::tests::{agent, server, view};
     use super::*;
     use crate::config::{ConfigError, StoreError};
-    use crate::view::{ChangeQueues, ServiceView};
+    use crate::view::ServiceView;
+    use crate::view::request::ChangeRequest;
 
     fn send(server: &HttpServer, method: &str, path: &str, body: &str) -> (u16, Value) {
         let request = ureq::http::Request::builder()
@@ -223,9 +225,8 @@ mod tests {
 
     #[test]
     fn a_change_is_passed_to_the_service_and_its_result_returned() {
-        let (view, incoming) = ServiceView::new("127.0.0.1:8554".parse().unwrap(), Arc::default());
+        let (view, incoming) = ServiceView::new("127.0.0.1:8554".parse().unwrap(), Vec::new());
         view.set_streams(super::super::tests::view(&["gate"]).streams().to_vec());
-        view.set_model(model());
         let server = server(&Arc::new(view));
         let fault = |key: &str| ConfigError { key: key.into(), line: None, problem: "is wrong".into(), help: None };
         let keys = |value: Value| value.as_object().unwrap().clone();
@@ -264,7 +265,7 @@ mod tests {
                 200,
             ),
         ] {
-            let changes = incoming.changes.clone();
+            let changes = incoming.clone();
             let service = std::thread::spawn(move || {
                 let request = changes.recv_timeout(Duration::from_secs(600)).unwrap();
                 request.result.send(result).unwrap();
@@ -287,17 +288,17 @@ mod tests {
     }
 
     /// Waits until this many changes are queued.
-    fn wait_for_queue(incoming: &ChangeQueues, changes: usize) {
+    fn wait_for_queue(incoming: &crossbeam_channel::Receiver<ChangeRequest>, changes: usize) {
         let until = Instant::now() + Duration::from_secs(180);
-        while incoming.changes.len() < changes {
-            assert!(Instant::now() < until, "{} of {changes} changes are queued", incoming.changes.len());
+        while incoming.len() < changes {
+            assert!(Instant::now() < until, "{} of {changes} changes are queued", incoming.len());
             std::thread::yield_now();
         }
     }
 
     #[test]
     fn many_simultaneous_changes_are_queued() {
-        let (view, incoming) = ServiceView::new("127.0.0.1:8554".parse().unwrap(), Arc::default());
+        let (view, incoming) = ServiceView::new("127.0.0.1:8554".parse().unwrap(), Vec::new());
         view.set_streams(super::super::tests::view(&["gate"]).streams().to_vec());
         let server = server(&Arc::new(view));
         const CLIENTS: usize = 40;
@@ -305,7 +306,7 @@ mod tests {
             let client = || send(&server, "PATCH", "/api/v1/streams/gate", "{}").0;
             let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
             wait_for_queue(&incoming, CLIENTS);
-            for request in incoming.changes.try_iter() {
+            for request in incoming.try_iter() {
                 assert!(request.ticket.begin());
                 request.result.send(Ok(ChangeOutcome::default())).unwrap();
             }
@@ -316,7 +317,7 @@ mod tests {
 
     #[test]
     fn the_change_of_a_disconnected_client_is_withdrawn() {
-        let (view, incoming) = ServiceView::new("127.0.0.1:8554".parse().unwrap(), Arc::default());
+        let (view, incoming) = ServiceView::new("127.0.0.1:8554".parse().unwrap(), Vec::new());
         view.set_streams(super::super::tests::view(&["gate"]).streams().to_vec());
         let server = server(&Arc::new(view));
         let mut client = TcpStream::connect(server.address()).unwrap();
@@ -325,7 +326,7 @@ mod tests {
             .write_all(format!("{head}Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}").as_bytes())
             .unwrap();
         wait_for_queue(&incoming, 1);
-        let request = incoming.changes.recv().unwrap();
+        let request = incoming.recv().unwrap();
         assert!(!request.ticket.is_withdrawn(), "its client is still connected");
         drop(client);
         let until = Instant::now() + Duration::from_secs(180);

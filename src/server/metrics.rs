@@ -9,7 +9,6 @@ use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::problem::Problem;
 use super::process::usage;
@@ -24,9 +23,10 @@ use crate::view::{ServiceView, StreamView};
 
 mod families;
 mod messages;
+mod models;
 mod rules;
 
-use families::{Families, MetricLabels, histogram};
+use families::{Families, histogram};
 
 /// `GET /metrics`
 pub(super) async fn metrics(State(app): State<SharedApp>) -> Result<Response, Problem> {
@@ -49,6 +49,7 @@ fn families(view: &ServiceView, certificate_expiry: Option<Timestamp>) -> Vec<Me
     recordings(&streams, &mut out);
     rules::rules(&streams, &mut out);
     messages::messages(view, &streams, &mut out);
+    models::models(view, &mut out);
     service(view, &mut out);
     if let Some(end) = certificate_expiry {
         let name = "maskcast_certificate_expires_timestamp_seconds";
@@ -271,43 +272,8 @@ fn service(view: &ServiceView, out: &mut Families) {
         "Changes of the configuration file after which pixels may be visible that were hidden before.",
         [(vec![], view.weakened_redaction_count() as f64)],
     );
-    if let Some(model) = view.model() {
-        let input = format!("{}x{}", model.input.0, model.input.1);
-        let infos: [(&str, &str, MetricLabels<'_>); 2] = [
-            (
-                "maskcast_provider_info",
-                "The provider that runs the model (actual) and the one that was expected (requested).",
-                &[("requested", model.requested), ("actual", model.actual)],
-            ),
-            (
-                "maskcast_model_info",
-                "The model and its input size in pixels.",
-                &[("model", &model.name), ("input", &input)],
-            ),
-        ];
-        for (name, help, labels) in infos {
-            out.gauges(name, help, [(labels.to_vec(), 1.0)]);
-        }
-        let help = "Pixels of masks whose class index has no label, since the model was loaded.";
-        out.counters("maskcast_model_unlabelled_pixels_total", help, [(Vec::new(), model.unlabelled.pixels() as f64)]);
-        let parts = model.placement.0.iter().map(|part| (vec![("provider", part.provider.as_str())], part.time));
-        let help = "Share of the model's time that an execution provider took in a profiled run.";
-        out.gauges("maskcast_provider_time_ratio", help, parts);
-    }
     let version = ("version", env!("CARGO_PKG_VERSION"));
     out.gauges("maskcast_build_info", "The program's version.", [(vec![version], 1.0)]);
-    let pool = &view.pool;
-    for (name, help, count) in [
-        ("maskcast_segment_runs_total", "Runs of the model, each on a batch of frames.", &pool.runs),
-        (
-            "maskcast_segment_frames_total",
-            "Frames that the model ran for; not those whose last mask was confirmed.",
-            &pool.frames,
-        ),
-        ("maskcast_segment_failures_total", "Runs of the model that failed.", &pool.failures),
-    ] {
-        out.counters(name, help, [(Vec::new(), count.load(Ordering::Relaxed) as f64)]);
-    }
     let uptime = view.started.elapsed().as_secs_f64();
     out.gauges("maskcast_uptime_seconds", "Time since the service started.", [(Vec::new(), uptime)]);
 }

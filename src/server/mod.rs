@@ -5,7 +5,7 @@
 //! | `/`, `/page/…` | the web page (`page`) |
 //! | `/healthz`, `/readyz` | whether the process runs; whether every stream is live or known to be offline |
 //! | `/metrics` | Prometheus text (`metrics`) |
-//! | `/api/v1/…` | streams, their settings, overlay and masks, model and version (`api`, `change`, `overlay`, `model`) |
+//! | `/api/v1/…` | streams, their settings, overlay and masks, models and version (`api`, `change`, `overlay`, `model`) |
 //! | `/api/v1/openapi.json`, `/api/docs` | the OpenAPI document, made from the code, and a page that shows it (`openapi`) |
 //! | `/api/v1/streams/NAME/recordings`, `…/FILE` | recordings (`recordings`) |
 //! | `/api/v1/events`, `/api/v1/streams/NAME/history` | the history (`events`, `history`) |
@@ -300,14 +300,18 @@ async fn healthz() -> &'static str {
     "ok"
 }
 
-/// 503 with the streams that have neither shown a frame nor been found offline, and with the model if it is not loaded.
+/// 503 with the streams that have neither shown a frame nor been found offline, and with the models that are not loaded.
 async fn readyz(State(app): State<SharedApp>, Extension(client): Extension<Client>) -> Response {
     let streams = app.view.streams();
     let starting = streams.iter().filter(|stream| stream.status.state() == StreamState::Starting);
     let mut names: Vec<&str> = starting.map(|stream| &*stream.status.name).collect();
-    if app.view.model().is_none() {
-        names.push("the model");
-    }
+    let models = app.view.models();
+    let loading = models.iter().filter(|model| model.running().is_none());
+    let loading: Vec<String> = match models.len() {
+        1 => loading.map(|_| "the model".to_owned()).collect(),
+        _ => loading.map(|model| format!("the model {}", model.name)).collect(),
+    };
+    names.extend(loading.iter().map(String::as_str));
     // Evaluated once: the last stream may start between two evaluations.
     if names.is_empty() {
         return "ready".into_response();

@@ -1,31 +1,39 @@
-//! `/api/v1/model`: the model that runs, and requests to load another one.
+//! `/api/v1/models` and `/api/v1/model`: the models that run, and requests to load other files.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
+use axum::extract::{self, FromRequestParts, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::SharedApp;
 use super::api::tenths;
 use super::problem::Problem;
+use super::{App, SharedApp};
 use crate::base::bounded::field;
 use crate::config::hex;
 use crate::frame::{Label, Weight};
 use crate::segment::placement::ProviderShare;
-use crate::view::{ModelChange, ModelChangeRequest, ModelChangeState, ModelView};
+use crate::view::{ModelBusy, ModelChange, ModelChangeRequest, ModelChangeState, NamedModel, StreamView};
 
 /// Maximum length of a path in bytes (Linux).
 const MAX_PATH: usize = 4095;
 
-/// The model that runs.
+/// A model that runs.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Model)]
 pub(super) struct ModelReport {
-    /// Name of the model.
+    /// Name of the model in the configuration; `default` if it gives none.
+    #[schema(example = "default")]
+    model: String,
+    /// Names of its streams.
+    streams: Vec<String>,
+    /// Name of its file, without the extension.
+    #[schema(example = "everyday")]
     name: String,
     /// Path of the ONNX file on the machine of the service.
     #[schema(value_type = String)]
@@ -51,6 +59,8 @@ pub(super) struct ModelReport {
     unlabelled_pixels: u64,
     /// The classes, in the order of the class index in masks.
     labels: Vec<ClassReport>,
+    /// Numbers of the GPUs over which the sessions are distributed; empty on the CPU.
+    devices: Vec<i32>,
     /// Number of sessions that run the model in parallel.
     workers: usize,
     /// CPU threads of each session.
@@ -59,7 +69,10 @@ pub(super) struct ModelReport {
     max_batch: usize,
     /// Time that the model takes for a frame in milliseconds, median of a measurement when the model was loaded.
     frame_ms: f64,
-    /// The newest request for another model; null if there was none since the service started.
+    /// Growth of the resident memory of the service in bytes while the model was loaded and its sessions were made, at the last load;
+    /// other streams that started then are in it, the memory of GPUs is not. Null where it cannot be measured.
+    memory_bytes: Option<u64>,
+    /// The newest request for another file; null if there was none since the service started.
     change: Option<ChangeReport>,
 }
 
@@ -123,9 +136,74 @@ pub(super) struct ModelRequest {
     force: bool,
 }
 
-/// Show the model
+/// List the models
 ///
-/// The model that runs, its classes and its execution provider, and the state of the newest request for another model.
+/// All models, in the order of the configuration file.
+#[utoipa::path(
+    get,
+    path = "/api/v1/models",
+    operation_id = "list_models",
+    tag = "model",
+    responses(
+        (status = 200, description = "The models.", body = Vec<ModelReport>),
+        (status = 503, description = "A model is still being loaded. Try again after the seconds in `Retry-After`."),
+    )
+)]
+pub(super) async fn list(State(app): State<SharedApp>) -> Result<Json<Vec<ModelReport>>, Problem> {
+    let models = app.view.models();
+    models.iter().map(|model| report(model, &app)).collect::<Result<_, _>>().map(Json)
+}
+
+/// Show a model
+///
+/// The model of this name, its classes, its execution provider and its streams, and the state of the newest request for another file.
+#[utoipa::path(
+    get,
+    path = "/api/v1/models/{name}",
+    operation_id = "show_named_model",
+    tag = "model",
+    params(("name" = String, Path, description = "Name of the model.", example = "default")),
+    responses(
+        (status = 200, description = "The model.", body = ModelReport),
+        (status = 404, description = "No model has this name; `models` lists the names."),
+        (status = 503, description = "The model is still being loaded. Try again after the seconds in `Retry-After`."),
+    )
+)]
+pub(super) async fn show_named(named: RequestedModel) -> Result<Json<ModelReport>, Problem> {
+    report(&named.model, &named.app).map(Json)
+}
+
+/// Use another file for a model
+///
+/// The new file is loaded and checked while the current one continues to run. The result is in `change` of
+/// `GET /api/v1/models/{name}`. Other models are not affected.
+#[utoipa::path(
+    post,
+    path = "/api/v1/models/{name}",
+    operation_id = "use_named_model",
+    tag = "model",
+    params(("name" = String, Path, description = "Name of the model.", example = "default")),
+    request_body(content = ModelRequest, example = json!({"path": "/srv/models/street.onnx"})),
+    responses(
+        (status = 202, description = "The file is being loaded.", body = ChangeReport),
+        (status = 403, description = "A stream of the model has `[stream.redact]`: only the configuration file can change the model."),
+        (status = 404, description = "No model has this name; `models` lists the names."),
+        (status = 409, description = "Another file of the model is being loaded already."),
+        (status = 422, description = "The body is not an object with an absolute `path`."),
+        (status = 503, description = "The model is still being loaded for the first time. Try again after the seconds in `Retry-After`."),
+    )
+)]
+pub(super) async fn change_named(
+    named: RequestedModel,
+    request: Result<Json<ModelRequest>, JsonRejection>,
+) -> Result<(StatusCode, Json<ChangeReport>), Problem> {
+    request_change(&named.app, &named.model, request)
+}
+
+/// Show the first model
+///
+/// The model of the streams that name none, its classes and its execution provider, and the state of the newest request for another
+/// file. With one model, this is the model of all streams; `/api/v1/models` lists all.
 #[utoipa::path(
     get,
     path = "/api/v1/model",
@@ -137,16 +215,13 @@ pub(super) struct ModelRequest {
     )
 )]
 pub(super) async fn show(State(app): State<SharedApp>) -> Result<Json<ModelReport>, Problem> {
-    let Some(model) = app.view.model() else {
-        return Err(Problem::loading("try again"));
-    };
-    Ok(Json(report(&model, app.view.model_change())))
+    let model = first(&app)?;
+    report(&model, &app).map(Json)
 }
 
-/// Use another model
+/// Use another file for the first model
 ///
-/// The new model is loaded and checked while the current model continues to run. The result is in `change` of
-/// `GET /api/v1/model`.
+/// The same as `POST /api/v1/models/{name}` with the name of the first model. The result is in `change` of `GET /api/v1/model`.
 #[utoipa::path(
     post,
     path = "/api/v1/model",
@@ -155,7 +230,7 @@ pub(super) async fn show(State(app): State<SharedApp>) -> Result<Json<ModelRepor
     request_body(content = ModelRequest, example = json!({"path": "/srv/models/street.onnx"})),
     responses(
         (status = 202, description = "The model is being loaded.", body = ChangeReport),
-        (status = 403, description = "A stream has `[stream.redact]`: only the configuration file can change the model."),
+        (status = 403, description = "A stream of the model has `[stream.redact]`: only the configuration file can change the model."),
         (status = 409, description = "Another model is being loaded already."),
         (status = 422, description = "The body is not an object with an absolute `path`."),
         (status = 503, description = "The first model is still being loaded. Try again after the seconds in `Retry-After`."),
@@ -163,6 +238,42 @@ pub(super) async fn show(State(app): State<SharedApp>) -> Result<Json<ModelRepor
 )]
 pub(super) async fn change(
     State(app): State<SharedApp>,
+    request: Result<Json<ModelRequest>, JsonRejection>,
+) -> Result<(StatusCode, Json<ChangeReport>), Problem> {
+    let model = first(&app)?;
+    request_change(&app, &model, request)
+}
+
+/// The model of the path's `{name}`.
+pub(super) struct RequestedModel {
+    app: SharedApp,
+    model: Arc<NamedModel>,
+}
+
+impl FromRequestParts<SharedApp> for RequestedModel {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &SharedApp) -> Result<Self, Problem> {
+        let name = match extract::Path::<String>::from_request_parts(parts, app).await {
+            Ok(extract::Path(name)) => name,
+            Err(_) => return Err(Problem::unknown_model(parts.uri.path(), &app.view.models())),
+        };
+        match app.view.model(&name) {
+            Some(model) => Ok(RequestedModel { app: Arc::clone(app), model }),
+            None => Err(Problem::unknown_model(&name, &app.view.models())),
+        }
+    }
+}
+
+/// The model of the streams that name none.
+fn first(app: &App) -> Result<Arc<NamedModel>, Problem> {
+    app.view.models().first().cloned().ok_or_else(|| Problem::loading("try again"))
+}
+
+/// Requests another file for a model.
+fn request_change(
+    app: &App,
+    model: &NamedModel,
     request: Result<Json<ModelRequest>, JsonRejection>,
 ) -> Result<(StatusCode, Json<ChangeReport>), Problem> {
     let Json(ModelRequest { path, force }) = request.map_err(Problem::from)?;
@@ -179,34 +290,35 @@ pub(super) async fn change(
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
     // Its masks decide what is hidden.
-    if let Some(stream) = app.view.streams().iter().find(|stream| stream.config.redact.is_some()) {
+    let redacts = |stream: &StreamView| *stream.config.model == *model.name && stream.config.redact.is_some();
+    if let Some(stream) = app.view.streams().iter().find(|stream| redacts(stream)) {
         let detail = format!(
-            "the stream {:?} has [stream.redact]: change model.path in the configuration file and reload it",
+            "the stream {:?} has [stream.redact]: change the path of its model in the configuration file and reload it",
             stream.status.name
         );
         return Err(Problem::new(StatusCode::FORBIDDEN, detail));
     }
-    if app.view.model().is_none() {
+    if model.running().is_none() {
         return Err(Problem::loading("another one can be used when it is loaded"));
     }
-    app.view
-        .request_model(ModelChangeRequest { path, force })
-        .map_err(|_| Problem::new(StatusCode::CONFLICT, "another model is already being loaded".into()))?;
-    let change = app.view.model_change().map(change_report);
-    let change = change.ok_or_else(|| {
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the request for the model was lost; try again".into())
-    })?;
-    Ok((StatusCode::ACCEPTED, Json(change)))
+    let requested = model.request(ModelChangeRequest { path, force });
+    let busy = |ModelBusy| Problem::new(StatusCode::CONFLICT, "another model is already being loaded".into());
+    Ok((StatusCode::ACCEPTED, Json(change_report(requested.map_err(busy)?))))
 }
 
 fn class(label: &Label) -> ClassReport {
     ClassReport { name: label.name.clone(), color: hex(label.color), weight: label.weight }
 }
 
-fn report(model: &ModelView, change: Option<ModelChange>) -> ModelReport {
+fn report(named: &NamedModel, app: &App) -> Result<ModelReport, Problem> {
+    let model = named.running().ok_or_else(|| Problem::loading("try again"))?;
     let (width, height) = model.input;
+    let streams = app.view.streams();
+    let own = streams.iter().filter(|stream| *stream.config.model == *named.name);
     let refused = |(provider, reason): &(&'static str, String)| RefusedProvider { provider, reason: reason.clone() };
-    ModelReport {
+    Ok(ModelReport {
+        model: named.name.to_string(),
+        streams: own.map(|stream| stream.status.name.to_string()).collect(),
         name: model.name.clone(),
         path: model.path.clone(),
         requested: model.requested,
@@ -218,12 +330,14 @@ fn report(model: &ModelView, change: Option<ModelChange>) -> ModelReport {
         output: model.output.clone(),
         unlabelled_pixels: model.unlabelled.pixels(),
         labels: model.labels.iter().map(class).collect(),
+        devices: model.devices.clone(),
         workers: model.workers,
         threads: model.threads,
         max_batch: model.max_batch,
         frame_ms: tenths(model.time.as_secs_f64() * 1e3),
-        change: change.map(change_report),
-    }
+        memory_bytes: model.memory,
+        change: named.change().map(change_report),
+    })
 }
 
 fn change_report(change: ModelChange) -> ChangeReport {

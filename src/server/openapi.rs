@@ -30,7 +30,7 @@ use super::{
         (name = "webrtc", description = "Watching a stream by WebRTC (WHEP)."),
         (name = "recordings", description = "The recordings of a stream."),
         (name = "events", description = "The events of rules, and the shares of the classes minute by minute."),
-        (name = "model", description = "The segmentation model, which all streams share."),
+        (name = "model", description = "The segmentation models. Each stream uses one."),
         (name = "session", description = "Login sessions of browsers."),
         (name = "service", description = "The service itself."),
     ),
@@ -61,6 +61,8 @@ pub(super) fn routes() -> OpenApiRouter<SharedApp> {
         .routes(routes!(events::peak_snapshot))
         .routes(routes!(history::shares))
         .routes(routes!(model::show, model::change))
+        .routes(routes!(model::list))
+        .routes(routes!(model::show_named, model::change_named))
         .routes(sessions)
         .routes(routes!(api::version))
         .routes(routes!(document))

@@ -16,7 +16,7 @@ use super::problem::Problem;
 use super::settings::OverlaySettings;
 use super::{App, NamedStream, typed};
 use crate::base::status::StreamState;
-use crate::config::{Legend, OverlayConfig, Smooth, Style, hex};
+use crate::config::{Legend, Smooth, StreamConfig, Style, hex};
 use crate::frame::{Mask, Weight};
 use crate::sink::mask_png;
 use crate::view::StreamView;
@@ -70,7 +70,7 @@ pub(super) struct OverlayReport {
     )
 )]
 pub(super) async fn show(named: NamedStream) -> Json<OverlayReport> {
-    Json(report(&named.app, &named.stream().config.overlay, None))
+    Json(report(&named.app, &named.stream().config, None))
 }
 
 /// Change the overlay settings
@@ -103,11 +103,12 @@ pub(super) async fn change(named: NamedStream, keys: KeyValueBody) -> Result<Jso
     let outcome = request_change(&named.app, Change::Overlay { stream: name.clone(), patch }).await?;
     let streams = named.app.view.streams();
     let Some(stream) = named.app.view.stream(&name) else { return Err(Problem::unknown_stream(&name, &streams)) };
-    Ok(Json(report(&named.app, &stream.config.overlay, Some(outcome))))
+    Ok(Json(report(&named.app, &stream.config, Some(outcome))))
 }
 
-fn report(app: &App, overlay: &OverlayConfig, outcome: Option<ChangeOutcome>) -> OverlayReport {
-    let labels = app.view.model().map(|model| model.labels.clone());
+fn report(app: &App, stream: &StreamConfig, outcome: Option<ChangeOutcome>) -> OverlayReport {
+    let overlay = &stream.overlay;
+    let labels = app.view.labels_of(&stream.model);
     // Without a setting, the hidden classes depend on the model.
     let by_default = || labels.iter().flat_map(|labels| labels.iter()).map(|label| &label.name);
     let hide = match &overlay.hide {
@@ -131,7 +132,7 @@ fn report(app: &App, overlay: &OverlayConfig, outcome: Option<ChangeOutcome>) ->
 ///
 /// A PNG with one byte per pixel, in the output size of the model. If the model does not run for the stream because nothing uses its
 /// masks, this request starts it and waits for the first mask. The byte is the class index: the position of the class in
-/// `labels` of `/api/v1/model`.
+/// `labels` of the stream's model (`/api/v1/models/{name}`).
 #[utoipa::path(
     get,
     path = "/api/v1/streams/{name}/mask.png",

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::base::bounded::{field, line};
 use crate::config::ConfigError;
-use crate::view::StreamView;
+use crate::view::{NamedModel, StreamView};
 
 /// `application/problem+json`
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub(super) struct Problem {
     pub(super) status: StatusCode,
     pub(super) detail: String,
     streams: Option<Vec<String>>,
+    models: Option<Vec<String>>,
     errors: Option<Vec<Fault>>,
     /// Seconds after which a retry may succeed.
     retry_after: Option<u32>,
@@ -45,6 +46,9 @@ pub(super) struct ProblemDocument<'a> {
     /// Names of all streams; only if a stream was not found.
     #[serde(skip_serializing_if = "Option::is_none")]
     streams: Option<&'a [String]>,
+    /// Names of all models; only if a model was not found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    models: Option<&'a [String]>,
     /// All errors in the settings; only if settings are not valid.
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<&'a [Fault]>,
@@ -68,7 +72,7 @@ pub(super) struct Fault {
 impl Problem {
     pub fn new(status: StatusCode, detail: String) -> Self {
         let detail = line(&detail).into_owned();
-        Problem { status, detail, streams: None, errors: None, retry_after: None }
+        Problem { status, detail, streams: None, models: None, errors: None, retry_after: None }
     }
 
     /// 503: the first model is still loading.
@@ -84,6 +88,13 @@ impl Problem {
             if names.is_empty() { "there are no streams".into() } else { format!("streams: {}", names.join(", ")) };
         let detail = format!("there is no stream {:?}; {existing}", field(name));
         Problem { streams: Some(names), ..Problem::new(StatusCode::NOT_FOUND, detail) }
+    }
+
+    /// 404, with the names of all models.
+    pub fn unknown_model(name: &str, models: &[Arc<NamedModel>]) -> Self {
+        let names: Vec<String> = models.iter().map(|model| model.name.to_string()).collect();
+        let detail = format!("there is no model {:?}; models: {}", field(name), names.join(", "));
+        Problem { models: Some(names), ..Problem::new(StatusCode::NOT_FOUND, detail) }
     }
 
     /// All errors of `what`.
@@ -128,6 +139,7 @@ impl IntoResponse for Problem {
             status: self.status.as_u16(),
             detail: &self.detail,
             streams: self.streams.as_deref(),
+            models: self.models.as_deref(),
             errors: self.errors.as_deref(),
         };
         let mut response = (self.status, axum::Json(document)).into_response();

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::models::PreparedModels;
 use super::redaction::check_redaction;
 use super::reserved::{check_password_host, check_recording_folder, check_reserved_keys, check_source_kind};
 use super::{EarlyRequests, Service};
@@ -185,12 +186,12 @@ impl Changes {
         let mut changed = current.clone();
         let key = format!("stream[{name}].overlay");
         changed.overlay = patched_overlay(&current.overlay, patch, &key).map_err(ChangeRefusal::Invalid)?;
-        if service.view.model().is_none() && names_new_classes(&changed.overlay, &current.overlay) {
+        if service.view.labels_of(&changed.model).is_none() && names_new_classes(&changed.overlay, &current.overlay) {
             return Err(ChangeRefusal::ModelLoading(
                 "hide and colors name its classes; all other keys can be changed now",
             ));
         }
-        service.check_labels(std::slice::from_ref(&changed)).map_err(ChangeRefusal::Invalid)?;
+        service.check_labels(&changed).map_err(ChangeRefusal::Invalid)?;
         if changed.overlay != current.overlay {
             service.set_overlay(name, &changed.overlay);
             self.unsaved.insert(name.to_owned());
@@ -254,6 +255,10 @@ impl Changes {
         self.flush(service);
         let before = config::read(&self.path).map_err(ChangeRefusal::FileInvalid)?;
         let file = config::parse(&before, &self.path).map_err(ChangeRefusal::FileInvalid)?;
+        let new_models = service.new_models(&file);
+        if !new_models.is_empty() {
+            return Err(ChangeRefusal::NewModels(new_models));
+        }
         check_names(edit, &file)?;
         self.check_reserved(edit, &file).map_err(ChangeRefusal::Forbidden)?;
         let after = config::edit(&before, edit).map_err(|error| match error {
@@ -275,7 +280,7 @@ impl Changes {
                 );
             }
         }
-        match service.reload(&config) {
+        match service.reload(&config, PreparedModels::default()) {
             Ok(mut done) => {
                 if let Some(at) = done.failed.iter().position(|(name, _)| is_about(edit, name)) {
                     let (stream, error) = done.failed.swap_remove(at);
@@ -313,7 +318,7 @@ impl Changes {
         if let Err(error) = config::replace(&self.path, after, before) {
             tracing::error!("API change not rolled back in the configuration file: {error}; undo it by hand");
         }
-        if let Err(error) = service.reload(file) {
+        if let Err(error) = service.reload(file, PreparedModels::default()) {
             tracing::error!("API change not rolled back in the running service: {error}; restart the service");
         }
     }

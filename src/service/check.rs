@@ -25,13 +25,17 @@ pub(super) fn check_encoders(streams: &[StreamConfig]) -> Result<Vec<Choice>, Ve
     if errors.is_empty() { Ok(chosen) } else { Err(errors) }
 }
 
-/// Checks that the model has every label that a stream hides, colours, weights, or names in its rules, recorded events and redaction.
+/// Checks that a model has every label that its streams hide, colour, weight, or name in their rules, recorded events and redaction.
 ///
 /// # Errors
 /// Every unknown label with its key path.
-pub fn check_labels(streams: &[StreamConfig], labels: &[Label]) -> Result<(), Vec<ConfigError>> {
+pub fn check_labels<'a>(
+    streams: impl IntoIterator<Item = &'a StreamConfig>,
+    labels: &[Label],
+) -> Result<(), Vec<ConfigError>> {
+    let streams: Vec<&StreamConfig> = streams.into_iter().collect();
     let mut errors = Vec::new();
-    for stream in streams {
+    for stream in &streams {
         if let Err(unknown) = Overlay::new(&stream.overlay, labels) {
             for label in &unknown.unknown {
                 errors.push(ConfigError {
@@ -43,7 +47,7 @@ pub fn check_labels(streams: &[StreamConfig], labels: &[Label]) -> Result<(), Ve
             }
         }
     }
-    for stream in streams {
+    for stream in &streams {
         let hidden = stream.redact.iter().map(|redact| ("redact".to_owned(), &redact.classes));
         let events = stream.record.iter().flat_map(|record| record.events.iter().enumerate());
         let events = events.map(|(index, event)| (format!("record.event[{index}]"), &event.classes));
@@ -61,7 +65,7 @@ pub fn check_labels(streams: &[StreamConfig], labels: &[Label]) -> Result<(), Ve
 }
 
 /// A warning for each unknown stream, rule and class that `[[webhook]]` and `[mqtt]` name. These are not errors, because the API can
-/// add streams and rules later. `labels` are those of the model, if it is known.
+/// add streams and rules later. `labels` are those of all models, if they are known.
 pub fn unused_names(config: &Config, labels: Option<&[Label]>) -> Vec<String> {
     let streams: Vec<&str> = config.streams.iter().map(|stream| stream.name.as_str()).collect();
     let recorded = config.streams.iter().flat_map(|stream| &stream.record).flat_map(|record| &record.events);

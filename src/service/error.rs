@@ -30,9 +30,16 @@ pub enum ServiceError {
     /// The certificate of `[server.tls]` cannot be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    /// No provider can run the model.
-    #[error("model.path: {0}")]
-    Model(#[source] UnusableModel),
+    /// No provider can run the model, whose key path is `key`.
+    #[error("{key}.path: {source}")]
+    Model { key: String, source: Box<UnusableModel> },
+    /// A model of the configuration file is not loaded, because the configuration was not reloaded since it was added, or the file
+    /// was changed during the reload.
+    #[error("model[{0}]: is new or was changed in the meantime, and is not loaded: reload the configuration")]
+    ModelNotPrepared(String),
+    /// The model of a stream does not run.
+    #[error("the model {0:?} does not run")]
+    NoModel(String),
     /// The machine lacks something that the model needs.
     #[error(transparent)]
     Machine(#[from] MachineError),
@@ -68,13 +75,22 @@ pub enum ServiceError {
 }
 
 impl ServiceError {
+    /// An error of the model with this key path.
+    pub fn of_model(key: &str, error: ModelError) -> Self {
+        match error {
+            ModelError::Model(source) => ServiceError::Model { key: key.to_owned(), source: Box::new(source) },
+            ModelError::Machine(problem) => ServiceError::Machine(problem),
+        }
+    }
+
     /// Whether the configuration must be changed: a restart does not help.
     pub fn is_configuration(&self) -> bool {
         match self {
             ServiceError::Settings(_)
             | ServiceError::Labels(_)
             | ServiceError::Certificate(_)
-            | ServiceError::Model(_) => true,
+            | ServiceError::Model { .. }
+            | ServiceError::ModelNotPrepared(_) => true,
             ServiceError::Encoders(_)
             | ServiceError::Machine(_)
             | ServiceError::Segment(_)
@@ -85,18 +101,10 @@ impl ServiceError {
             | ServiceError::Output(_)
             | ServiceError::Sink(_)
             | ServiceError::Stream(_)
+            | ServiceError::NoModel(_)
             | ServiceError::Thread { .. }
             | ServiceError::Panicked { .. }
             | ServiceError::Stopped => false,
-        }
-    }
-}
-
-impl From<ModelError> for ServiceError {
-    fn from(error: ModelError) -> Self {
-        match error {
-            ModelError::Model(problem) => ServiceError::Model(problem),
-            ModelError::Machine(problem) => ServiceError::Machine(problem),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The service of `maskcast run`: starts everything that a configuration describes.
 //!
 //! [`reload`] applies another configuration and restarts only the streams that have changed, [`changes`] applies changes of
-//! API clients, [`models`] replaces the model, [`stopping`] stops streams.
+//! API clients, [`models`] loads and replaces the models, [`stopping`] stops streams.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,16 +16,14 @@ use crate::access::tls::Certificate;
 use crate::base::panic::panic_text;
 use crate::base::paths::state_folders;
 use crate::base::stop::{Stop, WakeReason};
-use crate::config::{
-    Config, ConfigError, HistoryConfig, ModelConfig, MqttConfig, OverlayConfig, ServerConfig, StreamConfig,
-};
+use crate::config::{Config, ConfigError, HistoryConfig, MqttConfig, OverlayConfig, ServerConfig, StreamConfig};
+use crate::frame::Label;
 use crate::history::HistoryThreads;
 use crate::mqtt::Mqtt;
 use crate::publish::encoder::{Choice, H264};
 use crate::publish::rtsp::RtspServer;
 use crate::publish::rtsp_auth::RtspGuard;
 use crate::publish::whep::Whep;
-use crate::segment::pool::Pool;
 use crate::server::HttpServer;
 
 pub mod changes;
@@ -33,6 +31,7 @@ mod check;
 mod error;
 mod history;
 pub mod models;
+pub mod pools;
 pub mod redaction;
 pub mod reload;
 pub mod reserved;
@@ -50,7 +49,8 @@ use crate::view::ServiceView;
 use crate::view::request::ChangeRequest;
 use crate::webhook::Webhooks;
 use check::check_encoders;
-use models::{ModelManager, Models, Streams};
+use models::{Models, NewModel, PreparedModels, Streams};
+use pools::Pools;
 use redaction::RedactionWatch;
 use stopping::stop_all;
 use stream_runner::StreamRunner;
@@ -69,7 +69,6 @@ pub trait EarlyRequests {
 pub struct Service {
     pub view: Arc<ServiceView>,
     server: ServerConfig,
-    model: ModelConfig,
     mqtt_config: Option<MqttConfig>,
     mqtt: Option<Mqtt>,
     running: Vec<StreamRunner>,
@@ -82,13 +81,13 @@ pub struct Service {
     /// Requests of clients for [`changes::Changes`].
     change_requests: Receiver<ChangeRequest>,
     // Dropped after the streams, in this order.
-    models: Option<Models>,
+    models: Models,
     http: HttpServer,
     rtsp: RtspServer,
     access: Arc<Access>,
     certificate: Option<Arc<Certificate>>,
     whep: Arc<Whep>,
-    pool: Arc<Pool>,
+    pools: Pools,
     /// The encoders that have been logged.
     logged_encoders: Vec<H264>,
     webhooks: Webhooks,
@@ -109,8 +108,8 @@ const WHEP_DEADLINE: Duration = Duration::from_millis(500);
 const MODEL_DEADLINE: Duration = Duration::from_millis(4400);
 
 impl Service {
-    /// Starts everything: first the ports, so that nothing starts if one is in use; then the model, so that no camera is
-    /// opened if the model cannot work; then the streams. While a model takes long to load, streams run without masks, and
+    /// Starts everything: first the ports, so that nothing starts if one is in use; then the models, so that no camera is
+    /// opened if one of them cannot work; then the streams. While a model takes long to load, streams run without masks, and
     /// `changes` applies changes that do not need the model. Raising `stop` aborts the start.
     ///
     /// # Errors
@@ -128,17 +127,17 @@ impl Service {
         let streams = config.streams.clone();
         let encoders = run_on_thread("encoders", move || check_encoders(&streams))?;
         let encoders = wait_for(&encoders, stop)?.map_err(|errors| ServiceError::Encoders(SettingErrors(errors)))?;
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let pool = Arc::new(Pool::idle(cores + 1)?);
-        let (view, incoming) = ServiceView::new(rtsp.address(), pool.stats());
+        let streams: Streams = Arc::new(Mutex::new(config.streams.clone()));
+        let new_models = NewModel::all(config, &streams)?;
+        let pools = Pools::default();
+        new_models.iter().for_each(|model| pools.add(&model.view().name, model.pool()));
+        let (view, change_requests) = ServiceView::new(rtsp.address(), new_models.iter().map(NewModel::view).collect());
         let view = Arc::new(view);
         let mut webhooks = Webhooks::new(Arc::clone(&view.events));
         webhooks.set(&config.webhooks)?;
         view.set_webhooks(webhooks.status());
         let history = history::prepare(&config.history);
         history.iter().for_each(|history| view.set_history(Arc::clone(history)));
-        let streams: Streams = Arc::new(Mutex::new(config.streams.clone()));
-        let manager = ModelManager::new(Arc::clone(&pool), Arc::clone(&view), Arc::clone(&streams));
         let whep = Arc::new(Whep::new(config.server.webrtc.clone()));
         // Before the first client connects, so that it finds all streams, though none has started.
         let running: Vec<StreamRunner> =
@@ -147,25 +146,24 @@ impl Service {
         let http =
             http.serve_with_access(Arc::clone(&view), Arc::clone(&whep), Arc::clone(&access), certificate.as_ref())?;
         let state = std::env::var_os("STATE_DIRECTORY").unwrap_or_default();
-        let (server, model) = (config.server.clone(), config.model.clone());
+        let server = config.server.clone();
         let mut service = Service {
             view,
             server,
-            model,
             mqtt_config: None,
             mqtt: None,
             running,
             ending: Vec::new(),
             stop: stop.clone(),
             streams,
-            change_requests: incoming.changes,
-            models: None,
+            change_requests,
+            models: Models::default(),
             http,
             rtsp,
             access,
             certificate,
             whep,
-            pool,
+            pools,
             logged_encoders: Vec::new(),
             webhooks,
             history: None,
@@ -188,30 +186,28 @@ impl Service {
         // After all consumers of events have their queues, because it ends the events that a previous process did not end.
         let started = history::start(history.as_ref(), &service.view.events).and_then(|threads| {
             service.history = threads;
-            service.start_all(config, manager, changes)
+            service.start_all(new_models, changes)
         });
-        match started.and_then(|manager| Models::start(manager, service.model.clone(), incoming.models)) {
-            Ok(models) => service.models = Some(models),
+        match started.and_then(Models::start) {
+            Ok(models) => service.models = models,
             Err(error) => {
                 service.stop();
                 return Err(error);
             }
         }
-        warn_of_unused_names(config, service.view.model().as_ref().map(|model| &*model.labels));
+        warn_of_unused_names(config, service.known_labels().as_deref());
         Ok(service)
     }
 
-    /// Loads the first model on its own thread and starts the streams, some of them before it is loaded.
+    /// Loads the models, one after the other, on a thread and starts the streams, some of them before their models are loaded.
     fn start_all(
         &mut self,
-        config: &Config,
-        mut manager: ModelManager,
+        mut new_models: Vec<NewModel>,
         changes: &mut dyn EarlyRequests,
-    ) -> Result<ModelManager, ServiceError> {
-        let model = config.model.clone();
+    ) -> Result<Vec<NewModel>, ServiceError> {
         let loading = run_on_thread("model", move || {
-            let result = manager.load_first(&model);
-            (manager, result)
+            new_models.iter_mut().try_for_each(NewModel::load)?;
+            Ok::<_, ServiceError>(new_models)
         })?;
         let start_without_model = Instant::now() + QUICK_LOAD;
         let requests = self.change_requests.clone();
@@ -226,15 +222,14 @@ impl Service {
             }
             // Blocking streams (files at full speed) wait: they could end before the model is loaded.
             for running in self.running.iter_mut().filter(|running| !running.is_blocking() && !running.has_begun()) {
-                running.start(&self.pool)?;
+                running.start(&self.pools)?;
             }
         }
-        let (manager, result) = wait_for(&loading, &self.stop)?;
-        result?;
+        let loaded: Vec<NewModel> = wait_for(&loading, &self.stop)??;
         for running in self.running.iter_mut().filter(|running| !running.has_begun()) {
-            running.start(&self.pool)?;
+            running.start(&self.pools)?;
         }
-        Ok(manager)
+        Ok(loaded)
     }
 
     /// The page's address.
@@ -266,7 +261,7 @@ impl Service {
         let now = Instant::now();
         for running in &mut self.running {
             running.view().events.tick(now);
-            running.restart_if_dead(&self.pool);
+            running.restart_if_dead(&self.pools);
             if running.has_ended() && running.is_finished() {
                 running.view().outputs.h264.remove_viewers();
             }
@@ -278,19 +273,51 @@ impl Service {
     /// # Errors
     /// All errors that are found without applying it.
     pub fn check(&self, config: &Config) -> Result<(), Vec<ConfigError>> {
+        self.check_with(config, &PreparedModels::default())
+    }
+
+    /// The same with the models that the reload adds. The labels of a model that the reload changes are not known yet; it checks them
+    /// itself.
+    fn check_with(&self, config: &Config, prepared: &PreparedModels) -> Result<(), Vec<ConfigError>> {
         let mut errors = check_encoders(&config.streams).err().unwrap_or_default();
-        if config.model == self.model {
-            errors.extend(self.check_labels(&config.streams).err().unwrap_or_default());
+        for model in &config.models {
+            let labels = match self.models.config(&model.name) {
+                Some(running) if running == model => self.view.labels_of(&model.name),
+                Some(_) => None,
+                None => prepared.labels(model),
+            };
+            if let Some(labels) = labels {
+                errors.extend(check_labels(config.streams_of(&model.name), &labels).err().unwrap_or_default());
+            }
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    /// Checks that the running model has the labels that streams name.
+    /// Checks that the running model of a stream has the labels that the stream names.
     ///
     /// # Errors
     /// All unknown labels.
-    pub fn check_labels(&self, streams: &[StreamConfig]) -> Result<(), Vec<ConfigError>> {
-        self.view.model().map_or(Ok(()), |model| check_labels(streams, &model.labels))
+    pub fn check_labels(&self, stream: &StreamConfig) -> Result<(), Vec<ConfigError>> {
+        self.view.labels_of(&stream.model).map_or(Ok(()), |labels| check_labels([stream], &labels))
+    }
+
+    /// The models of `config` that do not run, because it was not reloaded since they were added.
+    pub fn new_models(&self, config: &Config) -> Vec<String> {
+        let is_new = |name: &String| self.models.config(name).is_none();
+        config.models.iter().map(|model| model.name.clone()).filter(is_new).collect()
+    }
+
+    /// The names of the models that run.
+    pub fn models(&self) -> Vec<String> {
+        self.models.names()
+    }
+
+    /// The labels of all models; `None` while one is being loaded.
+    fn known_labels(&self) -> Option<Vec<Label>> {
+        let models = self.view.models();
+        let labels: Option<Vec<Vec<Label>>> =
+            models.iter().map(|model| Some(model.running()?.labels.to_vec())).collect();
+        labels.map(|labels| labels.concat())
     }
 
     /// Logs, counts and shows where `streams` hide less than before.
@@ -325,9 +352,9 @@ impl Service {
         }
     }
 
-    /// The segmentation workers, which all streams share.
-    pub fn pool(&self) -> Arc<Pool> {
-        Arc::clone(&self.pool)
+    /// The segmentation workers of all models.
+    pub fn pools(&self) -> Pools {
+        self.pools.clone()
     }
 
     /// The queue of changes that clients request.
@@ -383,7 +410,7 @@ impl Service {
     pub fn stop(mut self) -> Vec<String> {
         let deadline = Instant::now() + MODEL_DEADLINE;
         // A model that is still loading is not needed; its thread is joined last.
-        let models = self.models.take();
+        let models = std::mem::take(&mut self.models);
         let unloaded = run_on_thread("model-end", move || drop(models));
         // WebRTC viewers disconnect while the streams stop.
         self.whep.disconnect_all();

@@ -177,7 +177,7 @@ fn write(path: &Path, seen: &Seen) -> io::Result<()> {
 }
 
 /// Refuses changes of API clients after which a camera could be visible that the configuration file redacts: removing such a
-/// stream, giving it another source, and adding a stream without redaction whose source may be at the same host, or, unless
+/// stream, giving it another source or another model, and adding a stream without redaction whose source may be at the same host, or, unless
 /// `server.api_sources` lists schemes, at any host. `host` is the host of the new source, which was looked up already.
 ///
 /// # Errors
@@ -202,6 +202,11 @@ pub fn check_redaction(
             Some(other) if other.source.uri != stream.source.uri => {
                 let problem = "the stream has [stream.redact]: the API cannot change its source".into();
                 return refused(format!("{key}.source"), problem);
+            }
+            // The masks of a model decide what is hidden.
+            Some(other) if other.model != stream.model => {
+                let problem = "the stream has [stream.redact]: the API cannot change its model".into();
+                return refused(format!("{key}.model"), problem);
             }
             Some(other) => {
                 if let Some(weaker) = stream.redact.as_ref().and_then(|redact| weaker(redact, other.redact.as_ref())) {
@@ -343,11 +348,13 @@ mod tests {
         let edit = Edit::Add(serde_json::from_str("{\"name\": \"new\"}").unwrap());
         let check = |streams: &[StreamConfig]| check_redaction(&edit, &before, &config(streams), None);
         let other_source = stream("gate", "rtsp://10.0.0.9/a", gate.redact.clone());
+        let other_model = StreamConfig { model: "street".into(), ..gate.clone() };
         let weaker = StreamConfig { redact: redact(&["person"], 0.0), ..gate.clone() };
         let without = StreamConfig { redact: None, ..gate.clone() };
         for (streams, key) in [
             (vec![yard.clone()], "stream[gate]"),
             (vec![other_source, yard.clone()], "stream[gate].source"),
+            (vec![other_model, yard.clone()], "stream[gate].model"),
             (vec![weaker, yard.clone()], "stream[gate].redact"),
             (vec![without, yard.clone()], "stream[gate].redact"),
             (vec![gate.clone(), stream("yard", "http://10.0.0.7:81/mjpeg", None)], "stream[new].source"),
@@ -371,6 +378,7 @@ mod tests {
             assert!(check_redaction(&edit, &listed, &config(&added), None).is_err(), "{unknown}");
         }
         let louder = StreamConfig { max_latency: Duration::from_secs(3), ..gate };
+        let yard = StreamConfig { model: "street".into(), ..yard };
         assert_eq!(check(&[louder, yard]), Ok(()), "other keys can be changed");
     }
 }

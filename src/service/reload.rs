@@ -4,11 +4,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::models::{ModelsChange, PreparedModels};
 use super::stopping::stop_all;
 use super::stream_runner::StreamRunner;
 use super::warn::warn_of_unused_names;
-use super::{Service, ServiceError, SettingErrors, StreamStartError, check_encoders, history};
-use crate::config::{Config, StreamConfig, WebhookConfig};
+use super::{Service, ServiceError, SettingErrors, StreamStartError, check_encoders, history, run_on_thread};
+use crate::config::{Config, DEFAULT_MODEL, StreamConfig, WebhookConfig};
 use crate::view::StreamView;
 
 /// The result of a reload, with names of streams.
@@ -22,8 +23,8 @@ pub struct ReloadReport {
     pub untouched: Vec<String>,
     /// Streams that could not be started or restarted, with the reason. Each is retried after a pause.
     pub failed: Vec<(String, StreamStartError)>,
-    /// The model changes.
-    pub model: bool,
+    /// The models that were added or removed, or change.
+    pub models: ModelsChange,
     /// Addresses or certificate files have changed, which apply after a restart of the service.
     pub needs_restart: bool,
 }
@@ -84,14 +85,19 @@ impl fmt::Display for ReloadReport {
         let names = |names: &[String]| if names.is_empty() { "none".to_string() } else { names.join(", ") };
         write!(
             f,
-            "started {}; restarted {}; adjusted {}; stopped {}; untouched {}; model {}",
+            "started {}; restarted {}; adjusted {}; stopped {}; untouched {}; ",
             names(&self.started),
             names(&self.restarted),
             names(&self.adjusted),
             names(&self.stopped),
             names(&self.untouched),
-            if self.model { "changes" } else { "unchanged" }
-        )
+        )?;
+        let ModelsChange { added, changed, removed } = &self.models;
+        match (added.as_slice(), changed.as_slice(), removed.as_slice()) {
+            ([], [], []) => f.write_str("model unchanged"),
+            ([], [only], []) if only == DEFAULT_MODEL => f.write_str("model changes"),
+            _ => write!(f, "models added {}; changing {}; removed {}", names(added), names(changed), names(removed)),
+        }
     }
 }
 
@@ -99,36 +105,49 @@ impl Service {
     /// Applies `config`. Streams whose settings have not changed continue. A stream that cannot be started does not prevent
     /// others from being started, and is retried after a pause.
     ///
-    /// If the service is stopped meanwhile, streams are stopped and not started.
+    /// If the service is stopped meanwhile, streams are stopped and not started. `prepared` has the models that `config` adds.
     ///
     /// # Errors
     /// The configuration cannot be used; nothing has changed.
-    pub fn reload(&mut self, config: &Config) -> Result<ReloadReport, ServiceError> {
-        self.check(config).map_err(|errors| ServiceError::Settings(SettingErrors(errors)))?;
+    pub fn reload(&mut self, config: &Config, prepared: PreparedModels) -> Result<ReloadReport, ServiceError> {
+        self.check_with(config, &prepared).map_err(|errors| ServiceError::Settings(SettingErrors(errors)))?;
         // They have just been tested.
         self.log_encoders(check_encoders(&config.streams).unwrap_or_default());
         let current: Vec<&StreamConfig> = self.running.iter().map(|running| &running.config).collect();
         let plan = ReloadPlan::new(&current, &config.streams);
+        let added = prepared.start(config, &self.models, &self.streams)?;
         // The last step that can fail.
         let needs_restart = self.set_server(&config.server)?;
         history::warn_of_changes(&config.history, &mut self.history_settings);
-        let mut done = ReloadReport { model: config.model != self.model, needs_restart, ..ReloadReport::default() };
+        let mut done = ReloadReport { needs_restart, ..ReloadReport::default() };
         self.set_mqtt(config.mqtt.as_ref());
         if config.streams.iter().any(|stream| stream.redact.is_some()) {
             super::redaction::protect_memory();
         }
         self.watch_redaction(&config.streams);
         *self.streams.lock() = config.streams.clone();
-        if let Some(models) = self.models.as_ref().filter(|_| done.model) {
-            models.set(config.model.clone());
-            self.model = config.model.clone();
-        }
+        done.models = self.models.apply(&config.models, added, &self.pools);
+        self.view.set_models(self.models.views());
         self.apply(&plan, &config.streams, &mut done);
+        self.end_unwanted_models(config);
         self.set_webhooks(&config.webhooks);
-        // The labels of another model are not known yet.
-        let model = self.view.model().filter(|_| !done.model);
-        warn_of_unused_names(config, model.as_ref().map(|model| &*model.labels));
+        // The labels of models that change are not known yet.
+        let labels = self.known_labels().filter(|_| done.models.changed.is_empty());
+        warn_of_unused_names(config, labels.as_deref());
         Ok(done)
+    }
+
+    /// Ends the models that the configuration does not have, whose streams have moved or ended. A model may be loading, so that is
+    /// done on a thread.
+    fn end_unwanted_models(&mut self, config: &Config) {
+        let unwanted = self.models.take_unwanted(&config.models, &self.pools);
+        if unwanted.is_empty() {
+            return;
+        }
+        self.view.set_models(self.models.views());
+        if let Err(error) = run_on_thread("model-end", move || drop(unwanted)) {
+            tracing::warn!("models ended on the thread of the run loop: {error}");
+        }
     }
 
     /// Replaces the webhooks. One that cannot be started does not prevent the others from running.
@@ -180,7 +199,7 @@ impl Service {
         let started = self.running.iter_mut().zip(&plan.actions);
         let started = started.filter(|(_, action)| matches!(action, ReloadAction::Restart(_) | ReloadAction::Start));
         if !self.stop.is_raised() {
-            start_each(started, done, |running| running.start(&self.pool));
+            start_each(started, done, |running| running.start(&self.pools));
         }
     }
 }
@@ -207,6 +226,7 @@ mod tests {
     use std::path::Path;
     use std::time::{Duration, Instant};
 
+    use super::super::pools::Pools;
     use super::*;
     use crate::base::status::StreamState;
     use crate::config::{Legend, SourceSpec, defaults_stream};
@@ -238,7 +258,8 @@ mod tests {
     fn a_stream_that_cannot_be_started_is_retried_and_does_not_prevent_others() {
         crate::gst::init().unwrap();
         let rtsp = RtspServer::start("127.0.0.1:0".parse().unwrap()).unwrap();
-        let pool = Pool::idle(2).unwrap();
+        let pools = Pools::default();
+        pools.add("default", Arc::new(Pool::idle(2).unwrap()));
         let mut running: Vec<StreamRunner> = ["first", "second", "third"]
             .iter()
             .map(|name| StreamRunner::prepare(&stream(name), None, &rtsp, &Arc::default()))
@@ -249,7 +270,7 @@ mod tests {
         let no_thread = || ServiceError::Thread { thread: "capture", source: ErrorKind::WouldBlock.into() };
         start_each(running.iter_mut().zip(&actions), &mut done, |running| {
             attempts += 1;
-            if attempts == 1 { Err(no_thread()) } else { running.start(&pool) }
+            if attempts == 1 { Err(no_thread()) } else { running.start(&pools) }
         });
         let started: Vec<bool> = running.iter().map(StreamRunner::has_begun).collect();
         assert_eq!(started, [false, true, true]);
@@ -264,7 +285,7 @@ mod tests {
         let until = Instant::now() + DEADLINE;
         while !running[0].has_begun() {
             assert!(Instant::now() < until, "it is not retried");
-            running[0].restart_if_dead(&pool);
+            running[0].restart_if_dead(&pools);
             std::thread::yield_now();
         }
         let unstopped = stop_all(running, None);

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::pools::Pools;
 use super::{ServiceError, StreamStartError};
 use crate::base::ledger::{DropReason, LedgerCounts};
 use crate::base::log_dedup;
@@ -14,7 +15,6 @@ use crate::history::MinuteSink;
 use crate::publish::live::LiveOutput;
 use crate::publish::outputs::StreamOutputs;
 use crate::publish::rtsp::RtspServer;
-use crate::segment::pool::Pool;
 use crate::sink::{FeedSink, MaskSink, QueuedSink};
 use crate::stream::{Pace, Stream, StreamParts};
 use crate::view::StreamView;
@@ -156,11 +156,13 @@ impl StreamRunner {
         self.stream.is_some()
     }
 
-    /// Starts its threads.
+    /// Starts its threads, which get masks from the pool of its model.
     ///
     /// # Errors
     /// When an output or a thread cannot be started.
-    pub fn start(&mut self, pool: &Pool) -> Result<(), ServiceError> {
+    pub fn start(&mut self, pools: &Pools) -> Result<(), ServiceError> {
+        let model = &self.config.model;
+        let pool = pools.of(model).ok_or_else(|| ServiceError::NoModel(model.clone()))?;
         let StreamConfig { encode, source, .. } = &self.config;
         let (status, outputs) = (Arc::clone(&self.view.status), self.view.outputs.clone());
         let mut output = LiveOutput::new(encode.clone(), Arc::clone(&status), outputs);
@@ -178,7 +180,7 @@ impl StreamRunner {
             zones: Arc::clone(&self.view.zones),
             mask_sinks: self.mask_sinks(pace)?,
         };
-        self.stream = Some(Stream::start(parts, pool)?);
+        self.stream = Some(Stream::start(parts, &pool)?);
         self.started = Instant::now();
         self.progress.since = self.started;
         self.start_due = None;
@@ -224,11 +226,11 @@ impl StreamRunner {
 
     /// Restarts the stream, after a pause, when its threads have ended without a request to stop, when one of them hangs, or when its
     /// output takes no more frames. Threads that hang are abandoned; `Status::hung` counts them.
-    pub fn restart_if_dead(&mut self, pool: &Pool) {
-        self.restart_if_dead_within(pool, SILENCE_LIMIT, STOP_LIMIT);
+    pub fn restart_if_dead(&mut self, pools: &Pools) {
+        self.restart_if_dead_within(pools, SILENCE_LIMIT, STOP_LIMIT);
     }
 
-    fn restart_if_dead_within(&mut self, pool: &Pool, silence_limit: Duration, stop_limit: Duration) {
+    fn restart_if_dead_within(&mut self, pools: &Pools, silence_limit: Duration, stop_limit: Duration) {
         self.abandoned.retain(|stream| !stream.is_finished());
         let name = self.config.name.clone();
         let ended = self.view.status.condition().ended;
@@ -268,7 +270,7 @@ impl StreamRunner {
         }
         self.view.status.set_hung(self.abandoned.len());
         if self.start_due.is_some_and(|due| Instant::now() >= due)
-            && let Err(error) = self.start_or_retry(|running| running.start(pool))
+            && let Err(error) = self.start_or_retry(|running| running.start(pools))
         {
             log_dedup::error(&name, "", None, &format!("stream cannot be started: {error}"));
         }
@@ -348,6 +350,7 @@ mod tests {
     use crate::base::status::StreamState;
     use crate::base::stop::Stop;
     use crate::config::{SourceSpec, defaults_stream};
+    use crate::segment::pool::Pool;
 
     /// Guards against hanging.
     const DEADLINE: Duration = Duration::from_secs(180);
@@ -368,10 +371,12 @@ mod tests {
         )
     }
 
-    fn parts(folder: &Path) -> (Pool, RtspServer, std::path::PathBuf) {
+    fn parts(folder: &Path) -> (Pools, RtspServer, std::path::PathBuf) {
         crate::gst::init().unwrap();
         let rtsp = RtspServer::start("127.0.0.1:0".parse().unwrap()).unwrap();
-        (Pool::idle(2).unwrap(), rtsp, folder.join("pipe"))
+        let pools = Pools::default();
+        pools.add("default", Arc::new(Pool::idle(2).unwrap()));
+        (pools, rtsp, folder.join("pipe"))
     }
 
     /// Opens a pipe for writing again and again, and closes it: a reader finds it empty.
@@ -398,12 +403,12 @@ mod tests {
     }
 
     /// Calls `restart_if_dead` until a condition holds.
-    fn until(what: &str, running: &mut StreamRunner, pool: &Pool, mut holds: impl FnMut(&StreamRunner) -> bool) {
+    fn until(what: &str, running: &mut StreamRunner, pools: &Pools, mut holds: impl FnMut(&StreamRunner) -> bool) {
         let deadline = Instant::now() + DEADLINE;
         let tick = crossbeam_channel::tick(Duration::from_millis(5));
         while !holds(running) {
             assert!(Instant::now() < deadline, "never: {what}");
-            running.restart_if_dead_within(pool, Duration::from_secs(2), Duration::from_millis(100));
+            running.restart_if_dead_within(pools, Duration::from_secs(2), Duration::from_millis(100));
             let _ = tick.recv();
         }
     }
@@ -411,28 +416,28 @@ mod tests {
     #[test]
     fn a_stream_that_hangs_is_restarted_and_its_threads_are_counted() {
         let folder = tempfile::tempdir().unwrap();
-        let (pool, rtsp, pipe) = parts(folder.path());
+        let (pools, rtsp, pipe) = parts(folder.path());
         let mut running = hanging(&pipe, &rtsp);
-        running.start(&pool).unwrap();
+        running.start(&pools).unwrap();
         let status = Arc::clone(&running.view().status);
-        until("its threads are abandoned", &mut running, &pool, |_| status.hung() == 1);
+        until("its threads are abandoned", &mut running, &pools, |_| status.hung() == 1);
         let condition = status.condition();
         assert_eq!(condition.state, StreamState::Offline);
         let reason = condition.reason.unwrap();
         assert!(reason.starts_with("the capture stage has not responded for 2 s"), "{reason}");
-        until("it is started again", &mut running, &pool, StreamRunner::has_begun);
+        until("it is started again", &mut running, &pools, StreamRunner::has_begun);
         // The thread that hung continues, sees that its stream was stopped, and ends.
         let _opener = StreamOpener::start(&pipe);
-        until("nothing hangs any more", &mut running, &pool, |running| status.hung() == 0 && running.has_begun());
+        until("nothing hangs any more", &mut running, &pools, |running| status.hung() == 0 && running.has_begun());
         assert!(stop_all(vec![running], None).hung.is_empty());
     }
 
     #[test]
     fn a_stream_that_does_not_stop_does_not_delay_the_end_of_the_service() {
         let folder = tempfile::tempdir().unwrap();
-        let (pool, rtsp, pipe) = parts(folder.path());
+        let (pools, rtsp, pipe) = parts(folder.path());
         let mut running = hanging(&pipe, &rtsp);
-        running.start(&pool).unwrap();
+        running.start(&pools).unwrap();
         let service = Stop::default();
         service.raise();
         let unstopped = stop_all(vec![running], Some(&service));

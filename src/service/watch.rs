@@ -14,10 +14,11 @@ use parking_lot::Mutex;
 use sd_notify::NotifyState;
 
 use super::ServiceError;
+use super::pools::Pools;
 use crate::base::status::StreamState;
 use crate::base::stop::Stop;
-use crate::segment::pool::{MAKE_LIMIT, Pool, RUN_LIMIT};
-use crate::view::ServiceView;
+use crate::segment::pool::{MAKE_LIMIT, RUN_LIMIT};
+use crate::view::{NamedModel, ServiceView};
 
 /// How long one iteration of the run loop may take, even if the watchdog's interval is shorter: stopping streams takes
 /// seconds.
@@ -58,7 +59,7 @@ struct WatchdogLimits {
 }
 
 /// A fault that only a restart of the service repairs.
-fn fault(view: &ServiceView, pool: &Pool, beat: &Heartbeat, limits: WatchdogLimits) -> Option<String> {
+fn fault(view: &ServiceView, pools: &Pools, beat: &Heartbeat, limits: WatchdogLimits) -> Option<String> {
     let age = beat.age();
     if age > limits.run_loop {
         return Some(format!("the run loop has not responded for {:.0} s", age.as_secs_f64()));
@@ -66,7 +67,7 @@ fn fault(view: &ServiceView, pool: &Pool, beat: &Heartbeat, limits: WatchdogLimi
     let hung = |(name, runs): (&str, usize)| (runs >= HUNG_LIMIT).then(|| format!("{runs} runs of stream {name} hang"));
     let streams = view.streams();
     let mut streams = streams.iter().map(|stream| (&*stream.status.name, stream.status.hung()));
-    pool.stuck(limits.run, limits.make).or_else(|| streams.find_map(hung))
+    pools.stuck(limits.run, limits.make).or_else(|| streams.find_map(hung))
 }
 
 /// The thread that notifies systemd's watchdog while there is no fault. Dropping this stops it.
@@ -80,7 +81,7 @@ impl Watchdog {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(view: Arc<ServiceView>, pool: Arc<Pool>, beat: Heartbeat) -> Result<Watchdog, ServiceError> {
+    pub fn start(view: Arc<ServiceView>, pools: Pools, beat: Heartbeat) -> Result<Watchdog, ServiceError> {
         let stop = Stop::default();
         let Some(interval) = sd_notify::watchdog_enabled() else { return Ok(Watchdog { stop, thread: None }) };
         let limits = WatchdogLimits { run_loop: interval.max(LOOP_LIMIT), run: RUN_LIMIT, make: MAKE_LIMIT };
@@ -88,7 +89,7 @@ impl Watchdog {
         let report = move || {
             let mut reported = None;
             loop {
-                let fault = fault(&view, &pool, &beat, limits);
+                let fault = fault(&view, &pools, &beat, limits);
                 match &fault {
                     None => notify(&[NotifyState::Watchdog]),
                     Some(fault) if reported.is_none() => {
@@ -156,8 +157,14 @@ impl SystemdNotifier {
     fn summary(&self) -> String {
         let streams = self.view.streams();
         let live = streams.iter().filter(|stream| stream.status.state() == StreamState::Live).count();
-        let model = self.view.model().map_or("not loaded".into(), |model| format!("on {}", model.actual));
-        format!("{live} of {} streams live, model {model}", streams.len())
+        let models = self.view.models();
+        let place =
+            |model: &NamedModel| model.running().map_or("not loaded".into(), |model| format!("on {}", model.actual));
+        let models: Vec<String> = match &*models {
+            [only] => vec![format!("model {}", place(only))],
+            several => several.iter().map(|model| format!("model {} {}", model.name, place(model))).collect(),
+        };
+        format!("{live} of {} streams live, {}", streams.len(), models.join(", "))
     }
 }
 
@@ -177,6 +184,7 @@ mod tests {
     use crate::base::status::Status;
     use crate::config::{SourceSpec, defaults_stream};
     use crate::publish::outputs::StreamOutputs;
+    use crate::segment::pool::Pool;
     use crate::view::StreamView;
 
     const LIMITS: WatchdogLimits = WatchdogLimits {
@@ -186,40 +194,41 @@ mod tests {
     };
 
     /// A service with one running stream.
-    fn service() -> (ServiceView, Pool, Arc<Status>) {
-        let pool = Pool::idle(2).unwrap();
-        let (view, _) = ServiceView::new("127.0.0.1:8554".parse().unwrap(), pool.stats());
+    fn service() -> (ServiceView, Pools, Arc<Status>) {
+        let pools = Pools::default();
+        pools.add("default", Arc::new(Pool::idle(2).unwrap()));
+        let (view, _) = ServiceView::new("127.0.0.1:8554".parse().unwrap(), Vec::new());
         let config = defaults_stream("gate", SourceSpec::parse("test://black", Path::new("/")).unwrap());
         let status = Arc::new(Status::quiet("gate"));
         view.set_streams(vec![Arc::new(StreamView {
             status: Arc::clone(&status),
             ..StreamView::new(&config, StreamOutputs::default(), &Arc::default())
         })]);
-        (view, pool, status)
+        (view, pools, status)
     }
 
     #[test]
     fn a_stream_that_publishes_nothing_is_not_a_fault_of_the_service() {
-        let (view, pool, status) = service();
+        let (view, pools, status) = service();
         let beat = Heartbeat::default();
         status.set_shown(StreamState::Live, None, Instant::now());
         for reason in [DropReason::OutputFailed, DropReason::EncoderBusy] {
             status.ledger.open().dropped(reason);
-            assert_eq!(fault(&view, &pool, &beat, LIMITS), None);
+            assert_eq!(fault(&view, &pools, &beat, LIMITS), None);
         }
         status.set_hung(HUNG_LIMIT - 1);
-        assert_eq!(fault(&view, &pool, &beat, LIMITS), None, "each was replaced by a new run");
+        assert_eq!(fault(&view, &pools, &beat, LIMITS), None, "each was replaced by a new run");
         status.set_hung(HUNG_LIMIT);
-        assert_eq!(fault(&view, &pool, &beat, LIMITS).as_deref(), Some("3 runs of stream gate hang"));
+        assert_eq!(fault(&view, &pools, &beat, LIMITS).as_deref(), Some("3 runs of stream gate hang"));
     }
 
     #[test]
     fn a_run_loop_that_hangs_is_a_fault_of_the_service() {
-        let (view, pool, _) = service();
+        let (view, pools, _) = service();
         let beat = Heartbeat::default();
         let limits = WatchdogLimits { run_loop: Duration::ZERO, ..LIMITS };
-        let found = fault(&view, &pool, &beat, limits).expect("it has not responded");
+        let found = fault(&view, &pools, &beat, limits).expect("it has not responded");
         assert!(found.starts_with("the run loop has not responded for "), "{found}");
-        assert_eq!(fault(&view, &pool, &beat, LIMITS), None);
+        assert_eq!(fault(&view, &pools, &beat, LIMITS), None);
     }
 }

@@ -1,20 +1,22 @@
-//! The state of the service, read by the HTTP server, the watchdog and the final log lines. Streams and model may change at
+//! The state of the service, read by the HTTP server, the watchdog and the final log lines. Streams and models may change at
 //! any time; readers take snapshots. Requests for changes are sent through it to the service.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use jiff::Timestamp;
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
 pub mod change_ticket;
+mod model;
 pub mod redaction;
 pub mod request;
+
+pub use model::{ModelBusy, ModelChange, ModelChangeRequest, ModelChangeState, ModelView, NamedModel};
 
 use change_ticket::ChangeTicket;
 use redaction::WeakenedRedaction;
@@ -29,9 +31,7 @@ use crate::frame::{Label, Labels, Rgb, Weight};
 use crate::history::{History, HistoryStream, StreamMinutes};
 use crate::publish::outputs::StreamOutputs;
 use crate::publish::recording::Archive;
-use crate::segment::placement::Placement;
-use crate::segment::pool::{ModelShare, PoolStats};
-use crate::segment::unlabelled::Unlabelled;
+use crate::segment::pool::ModelShare;
 use crate::sink::MaskFeed;
 use crate::stream::overlay_state::OverlayState;
 use crate::zones::{Zone, ZoneState};
@@ -39,15 +39,12 @@ use crate::zones::{Zone, ZoneState};
 /// The state of the whole service.
 pub struct ServiceView {
     streams: RwLock<Arc<[Arc<StreamView>]>>,
-    model: RwLock<Option<Arc<ModelView>>>,
-    model_change: Mutex<Option<ModelChange>>,
+    models: RwLock<Arc<[Arc<NamedModel>]>>,
     mqtt: RwLock<Option<Arc<MqttStatus>>>,
-    model_requests: Sender<ModelChangeRequest>,
     changes: Sender<ChangeRequest>,
     pub started: Instant,
     /// The address of the RTSP server.
     pub rtsp: SocketAddr,
-    pub pool: Arc<PoolStats>,
     /// The messages about the events of all streams.
     pub events: Arc<EventHub>,
     webhooks: Mutex<Vec<Arc<WebhookStatus>>>,
@@ -89,62 +86,6 @@ pub struct LegendEntry {
     pub weight: Weight,
 }
 
-/// The running model.
-#[derive(Clone, Debug)]
-pub struct ModelView {
-    pub name: String,
-    pub path: PathBuf,
-    pub labels: Labels,
-    /// The first provider of the configuration; without one, the provider that runs the model.
-    pub requested: &'static str,
-    /// The provider that runs the model.
-    pub actual: &'static str,
-    /// The nodes and time of each provider, as ONNX Runtime has assigned them.
-    pub placement: Placement,
-    /// Configured providers that do not run the model, with the reason.
-    pub refused: Vec<(&'static str, String)>,
-    /// Share of the golden frame's pixels that differ; `None` without a golden frame.
-    pub golden_difference: Option<f64>,
-    /// How the mask is decoded from the model's output.
-    pub output: String,
-    /// Pixels of its masks whose class has no label.
-    pub unlabelled: Arc<Unlabelled>,
-    /// Input size in pixels.
-    pub input: (usize, usize),
-    pub workers: usize,
-    pub threads: usize,
-    pub max_batch: usize,
-    /// Median time of a frame, measured when the model was loaded.
-    pub time: Duration,
-}
-
-/// The newest request for another model and its state.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ModelChange {
-    pub path: PathBuf,
-    pub outcome: ModelChangeState,
-    pub at: Timestamp,
-}
-
-/// The state of a change of the model.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ModelChangeState {
-    /// The new model is being loaded and checked while the current one runs.
-    Loading,
-    /// The new model runs.
-    Done,
-    /// The current model continues to run.
-    Refused(String),
-}
-
-/// Requests of clients, in bounded queues.
-pub struct ChangeQueues {
-    /// Requests for another model, one at a time.
-    pub models: Receiver<ModelChangeRequest>,
-    /// Requests for other settings.
-    pub changes: Receiver<ChangeRequest>,
-}
-
 /// Maximum number of queued changes; further ones are refused with 503.
 pub const MAX_PENDING_CHANGES: usize = 128;
 
@@ -173,36 +114,24 @@ impl Drop for PendingChange {
     }
 }
 
-/// A request for another model.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModelChangeRequest {
-    pub path: PathBuf,
-    /// Accept a model that would run on the CPU although the current one runs on a GPU.
-    pub force: bool,
-}
-
 impl ServiceView {
-    /// A view without streams and model, and the queues of its requests.
-    pub fn new(rtsp: SocketAddr, pool: Arc<PoolStats>) -> (ServiceView, ChangeQueues) {
-        let (model_requests, models) = bounded(1);
+    /// A view without streams, of these models in the order of the configuration, and the queue of requests for other settings.
+    pub fn new(rtsp: SocketAddr, models: Vec<Arc<NamedModel>>) -> (ServiceView, Receiver<ChangeRequest>) {
         let (changes, queued) = bounded(MAX_PENDING_CHANGES);
         let view = ServiceView {
             streams: RwLock::new([].into()),
-            model: RwLock::default(),
-            model_change: Mutex::default(),
+            models: RwLock::new(models.into()),
             mqtt: RwLock::default(),
-            model_requests,
             changes,
             started: Instant::now(),
             rtsp,
-            pool,
             events: Arc::default(),
             webhooks: Mutex::default(),
             history: OnceLock::new(),
             weakened: Mutex::default(),
             weakened_count: AtomicU64::new(0),
         };
-        (view, ChangeQueues { models, changes: queued })
+        (view, queued)
     }
 
     /// The current streams in the order of the configuration.
@@ -235,13 +164,23 @@ impl ServiceView {
         self.streams().iter().find(|stream| &*stream.status.name == name).cloned()
     }
 
-    /// The running model; `None` until the first one is loaded.
-    pub fn model(&self) -> Option<Arc<ModelView>> {
-        self.model.read().clone()
+    /// The models in the order of the configuration. The first is that of the streams that name none.
+    pub fn models(&self) -> Arc<[Arc<NamedModel>]> {
+        Arc::clone(&self.models.read())
     }
 
-    pub fn set_model(&self, model: ModelView) {
-        *self.model.write() = Some(Arc::new(model));
+    pub fn set_models(&self, models: Vec<Arc<NamedModel>>) {
+        *self.models.write() = models.into();
+    }
+
+    /// The model of this name.
+    pub fn model(&self, name: &str) -> Option<Arc<NamedModel>> {
+        self.models().iter().find(|model| *model.name == *name).cloned()
+    }
+
+    /// The labels of the running model of this name; `None` until it is loaded.
+    pub fn labels_of(&self, model: &str) -> Option<Labels> {
+        Some(Arc::clone(&self.model(model)?.running()?.labels))
     }
 
     /// The connection to the MQTT broker; `None` without `[mqtt]`.
@@ -251,15 +190,6 @@ impl ServiceView {
 
     pub fn set_mqtt(&self, status: Option<Arc<MqttStatus>>) {
         *self.mqtt.write() = status;
-    }
-
-    /// The newest request for another model and its state.
-    pub fn model_change(&self) -> Option<ModelChange> {
-        self.lock_model_change().clone()
-    }
-
-    pub fn set_model_change(&self, path: PathBuf, outcome: ModelChangeState) {
-        *self.lock_model_change() = Some(ModelChange { path, outcome, at: Timestamp::now() });
     }
 
     /// The status of each webhook, in the order of the configuration.
@@ -288,21 +218,6 @@ impl ServiceView {
         self.weakened_count.load(Ordering::Relaxed)
     }
 
-    /// Requests another model.
-    ///
-    /// # Errors
-    /// Another one is already being loaded; returns the request.
-    pub fn request_model(&self, request: ModelChangeRequest) -> Result<(), ModelChangeRequest> {
-        let mut change = self.lock_model_change();
-        if change.as_ref().is_some_and(|change| change.outcome == ModelChangeState::Loading) {
-            return Err(request);
-        }
-        let path = request.path.clone();
-        self.model_requests.try_send(request).map_err(crossbeam_channel::TrySendError::into_inner)?;
-        *change = Some(ModelChange { path, outcome: ModelChangeState::Loading, at: Timestamp::now() });
-        Ok(())
-    }
-
     /// Requests a change of settings. `host` is the host of its source, which the caller has looked up, so that the run loop
     /// does not wait for a name server.
     ///
@@ -316,13 +231,10 @@ impl ServiceView {
         Ok(PendingChange { result, ticket })
     }
 
-    /// Whether the model is loaded and no stream is in the state `starting`.
+    /// Whether all models are loaded and no stream is in the state `starting`.
     pub fn is_ready(&self) -> bool {
-        self.model().is_some() && self.streams().iter().all(|stream| stream.status.state() != StreamState::Starting)
-    }
-
-    fn lock_model_change(&self) -> MutexGuard<'_, Option<ModelChange>> {
-        self.model_change.lock()
+        self.models().iter().all(|model| model.running().is_some())
+            && self.streams().iter().all(|stream| stream.status.state() != StreamState::Starting)
     }
 }
 

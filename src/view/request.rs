@@ -62,6 +62,11 @@ pub enum ChangeRefusal {
     NameTaken(String),
     #[error("the only stream cannot be removed; add another one first")]
     LastStream,
+    /// The configuration file has models that are not loaded, because it was changed and not reloaded.
+    #[error(
+        "the configuration file has models that are not loaded ({}): reload the configuration (SIGHUP) and try again", .0.join(", ")
+    )]
+    NewModels(Vec<String>),
     /// All errors of the settings that the client sent.
     #[error("invalid settings")]
     Invalid(Vec<ConfigError>),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use ureq::RequestBuilder;
 
@@ -14,6 +15,9 @@ use crate::commands::{Failure, api_client, exit};
 pub struct UseArgs {
     /// The ONNX file, on the machine of the service.
     pub model: PathBuf,
+    /// The model of the configuration that is to run the file [default: the first].
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
     /// The address of the service.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     pub url: String,
@@ -40,7 +44,11 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The service cannot be reached or refuses the model.
 pub fn use_model(args: &UseArgs) -> Result<(), Failure> {
     let path = std::path::absolute(&args.model).map_err(|error| Failure::usage(error.to_string()))?;
-    let url = format!("{}/api/v1/model", args.url.trim_end_matches('/'));
+    let service = args.url.trim_end_matches('/');
+    let url = match &args.name {
+        Some(name) => format!("{service}/api/v1/models/{}", utf8_percent_encode(name, NON_ALPHANUMERIC)),
+        None => format!("{service}/api/v1/model"),
+    };
     let agent = api_client::agent(args.ca.as_deref(), Some(REQUEST_TIMEOUT))?;
     let token = api_client::token(args.token_file.as_deref())?;
     let unreachable = |error: ureq::Error| Failure::runtime(format!("{url}: {error}; is the service running?"));

@@ -65,7 +65,7 @@ fn stream(text: &str) -> StreamConfig {
 fn read_model(text: &str) -> Result<ModelConfig, ConfigErrors> {
     let dir = folder();
     let text = format!("stream = [{{ name = \"a\", source = \"test://\" }}]\n[model]\npath = \"m.onnx\"\n{text}");
-    read(dir.path(), &text).map(|config| config.model)
+    read(dir.path(), &text).map(|mut config| config.models.remove(0))
 }
 
 /// The only error, without file and line.
@@ -85,7 +85,7 @@ fn a_minimal_file_has_the_defaults() {
     assert_eq!(config.server, ServerConfig::default());
     let mut model = ModelConfig::with_path(dir.path().join("m.onnx"));
     model.cache_dir = Some("/var/cache/maskcast".into());
-    assert_eq!(config.model, model);
+    assert_eq!(config.models, [model]);
     assert_eq!(config.streams[0].show, Show::FullRate);
     assert_eq!(defaults_stream("a", SourceSpec { real_time: false, ..clip }).show, Show::Matched);
 }
@@ -94,14 +94,15 @@ fn a_minimal_file_has_the_defaults() {
 fn every_key_is_read() {
     let dir = folder();
     let text = r##"
-[model]
+[[model]]
+name = "yard"
 path = "m.onnx"
 providers = ["cuda", "cpu"]
 require = "gpu"
 threads = 4
 workers = 2
 max_batch = 0x10
-device = 1
+device = [1, 0]
 cache_dir = "cache"
 runtime = "pw"
 [server]
@@ -127,6 +128,7 @@ queue_dir = "state"
 [[stream]]
 name = "gate-1_A"
 source = "rtsp://10.0.0.7/stream1"
+model = "yard"
 user = "viewer"
 password_file = "pw"
 transport = "udp"
@@ -221,7 +223,8 @@ timeout = "20s"
     let mut clip = SourceSpec::parse("clip.avi", dir.path()).unwrap();
     (clip.looped, clip.real_time) = (true, false);
     let expected = Config {
-        model: ModelConfig {
+        models: vec![ModelConfig {
+            name: "yard".into(),
             path: dir.path().join("m.onnx"),
             providers: vec![Provider::Cuda, Provider::Cpu],
             providers_named: true,
@@ -229,10 +232,10 @@ timeout = "20s"
             threads: 4,
             workers: 2,
             max_batch: 16,
-            device: 1,
+            device: serde_json::from_str("[1, 0]").unwrap(),
             cache_dir: Some(dir.path().join("cache")),
             runtime: Some(dir.path().join("pw")),
-        },
+        }],
         server: ServerConfig {
             http: "0.0.0.0:80".parse().unwrap(),
             rtsp: "127.0.0.1:0".parse().unwrap(),
@@ -260,6 +263,7 @@ timeout = "20s"
             StreamConfig {
                 name: "gate-1_A".into(),
                 source,
+                model: "yard".into(),
                 show: Show::Matched,
                 masks: MasksWhen::Always,
                 mask_rate: MaskRate::Auto,
@@ -348,7 +352,7 @@ timeout = "20s"
                     ])),
                 }],
             },
-            defaults_stream("clip", clip),
+            StreamConfig { model: "yard".into(), ..defaults_stream("clip", clip) },
         ],
         webhooks: vec![WebhookConfig {
             secret: WebhookSecret(Some(Secret::new("hunter2"))),

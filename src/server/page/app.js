@@ -19,7 +19,7 @@ const SLEPT_MS = 15_000;
 const { cards } = grid;
 /** Whether the service responds; null before the first poll. */
 let connected = null;
-/** Whether version and model were requested since the service responds. */
+/** Whether version and models were requested since the service responds. */
 let greeted = false;
 /** Whether the cards show the streams that this user may see. */
 let known = false;
@@ -141,37 +141,50 @@ function showStreams(streams) {
   assign();
 }
 
-/** Loads model and version when the service responds for the first time or again: it may have been restarted. */
+/** Loads models and version when the service responds for the first time or again: it may have been restarted. */
 async function welcome() {
-  const [model, version] = await Promise.all([
-    // Continue without a model while it is being loaded.
-    getJson("/api/v1/model").catch(() => null),
+  const [models, version] = await Promise.all([
+    // Continue without models while one is being loaded.
+    getJson("/api/v1/models").catch(() => null),
     getJson("/api/v1/version"),
   ]);
   greeted = true;
   started = Date.now() - version.uptime_s * 1000;
   detail.setHistory(version.history);
   setText(byId("version"), `Maskcast ${version.version}`);
-  showModel(model);
+  showModels(models);
 }
 
-function showModel(model) {
-  detail.setModel(model);
-  if (!model) {
-    setText(byId("model"), "the model is being loaded");
-    return;
-  }
-  const parts = [make("b", {}, model.name), ` on ${model.actual}`];
+/** The file of a model and its provider, with the model's name if there are several. */
+function modelParts(model, several) {
+  const parts = [several ? `${model.model}: ` : "", make("b", {}, model.name), ` on ${model.actual}`];
   if (model.actual !== model.requested) parts.push(make("span", { className: "differs" }, ` (requested: ${model.requested})`));
-  const text = parts.map((part) => part.textContent ?? part).join("");
-  if (byId("model").textContent !== text) byId("model").replaceChildren(...parts);
-  byId("model").title = `${model.input.width}×${model.input.height} pixels, ${model.workers} workers, ` +
+  return parts;
+}
+
+function modelDetails(model, several) {
+  const name = several ? `${model.model}: ` : "";
+  return `${name}${model.input.width}×${model.input.height} pixels, ${model.workers} workers, ` +
     `${model.threads} threads, batches of up to ${model.max_batch}`;
 }
 
-/** The model can change while the service runs. */
+/** Shows the models; null while one is being loaded for the first time. */
+function showModels(models) {
+  detail.setModels(models ?? []);
+  if (!models) {
+    setText(byId("model"), "the model is being loaded");
+    return;
+  }
+  const several = models.length > 1;
+  const parts = models.flatMap((model, at) => [at > 0 ? " · " : "", ...modelParts(model, several)]);
+  const text = parts.map((part) => part.textContent ?? part).join("");
+  if (byId("model").textContent !== text) byId("model").replaceChildren(...parts);
+  byId("model").title = models.map((model) => modelDetails(model, several)).join("\n");
+}
+
+/** The models can change while the service runs. */
 setInterval(() => {
-  if (connected && isOpen() && document.visibilityState === "visible") getJson("/api/v1/model").then(showModel, () => {});
+  if (connected && isOpen() && document.visibilityState === "visible") getJson("/api/v1/models").then(showModels, () => {});
 }, 10_000);
 
 function setConnected(now) {

@@ -18,7 +18,8 @@ const stage = byId("stage");
 
 /** The card whose stream is shown; null in the grid view. */
 let shown = null;
-let model = null;
+/** The models of the service; empty while one is being loaded. */
+let models = [];
 /** The parts of the view that show something of the stream. */
 const PARTS = [overlay, zones, rules, shares, events, history, recordings];
 
@@ -56,8 +57,8 @@ export function setHistory(isOn) {
   for (const part of [events, history]) part.setHistory(isOn);
 }
 
-export function setModel(report) {
-  model = report;
+export function setModels(reports) {
+  models = reports;
 }
 
 /** Shows the newest report of the stream. */
@@ -122,9 +123,17 @@ function masks({ masks_needed: isNeeded, masks_per_second: rate, mask_age_ms: ag
   return [age === null ? "–" : `${rate.toFixed(1)} per second, newest ${age.toFixed(0)} ms old${still}`, title];
 }
 
+/** The model of the stream and its file, and the tooltip. */
+function modelOf(report, model) {
+  if (!model) return ["–", ""];
+  const file = models.length > 1 ? `${report.model}: ${model.name}` : model.name;
+  return [file, `${model.path}\nstreams: ${model.streams.join(", ")}`];
+}
+
 /** Rows of term, value and tooltip. */
 function facts(report, player) {
   const { viewers } = report;
+  const model = models.find((known) => known.model === report.model);
   const watching = Object.values(viewers).reduce((sum, count) => sum + count, 0);
   const reasons = Object.entries(report.dropped_by_reason).map(([reason, count]) => `${reason}: ${count}`);
   return [
@@ -137,7 +146,7 @@ function facts(report, player) {
     ["Transport", player.transport],
     ["Viewers", String(watching), Object.entries(viewers).map(([kind, count]) => `${kind}: ${count}`).join("\n")],
     ["Dropped", share(report.dropped, report.captured), [`${report.dropped} of ${report.captured} frames`, ...reasons].join("\n")],
-    ["Model", model ? model.name : "–"],
+    ["Model", ...modelOf(report, model)],
     ["Provider", model ? model.actual : "–", model && model.actual !== model.requested ? `${model.requested} was requested` : ""],
     ["Source", report.source, report.show],
     ["Redaction", ...redaction(report)],

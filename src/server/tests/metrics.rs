@@ -20,7 +20,7 @@ fn all_metrics_are_exported() {
     let view = view(&["gate", "yard"]);
     feed(&view.streams()[0].status);
     view.streams()[0].status.set_shown(StreamState::Live, None, Instant::now());
-    view.pool.frames.store(41, Ordering::Relaxed);
+    view.models()[0].pool.frames.store(41, Ordering::Relaxed);
     let server = server(&view);
     let answer = get(&server, "/metrics");
     assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
@@ -38,9 +38,9 @@ fn all_metrics_are_exported() {
     assert_eq!(value("maskcast_stage_seconds_bucket{stream=\"gate\",stage=\"overlay\",le=\"0.005\"}"), 1.0);
     assert_eq!(value("maskcast_stage_seconds_bucket{stream=\"gate\",stage=\"overlay\",le=\"+Inf\"}"), 1.0);
     assert_eq!(value("maskcast_stage_cpu_seconds_total{stream=\"gate\",stage=\"overlay\"}"), 0.002);
-    assert_eq!(value("maskcast_provider_info{requested=\"tensorrt\",actual=\"cpu\"}"), 1.0);
-    assert_eq!(value("maskcast_provider_time_ratio{provider=\"CPU\"}"), 1.0);
-    assert_eq!(value("maskcast_model_info{model=\"street \\\"small\\\"\",input=\"512x288\"}"), 1.0);
+    assert_eq!(value("maskcast_provider_info{model=\"default\",requested=\"tensorrt\",actual=\"cpu\"}"), 1.0);
+    assert_eq!(value("maskcast_provider_time_ratio{model=\"default\",provider=\"CPU\"}"), 1.0);
+    assert_eq!(value("maskcast_model_info{model=\"default\",file=\"street \\\"small\\\"\",input=\"512x288\"}"), 1.0);
     assert_eq!(value(&format!("maskcast_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))), 1.0);
     assert_eq!(value("maskcast_stream_state{stream=\"gate\",state=\"live\"}"), 1.0);
     assert_eq!(value("maskcast_stream_state{stream=\"gate\",state=\"offline\"}"), 0.0);
@@ -50,7 +50,8 @@ fn all_metrics_are_exported() {
     assert_eq!(value("maskcast_viewer_units_lost_total{stream=\"gate\"}"), 0.0);
     assert_eq!(value("maskcast_recording_failures_total{stream=\"gate\"}"), 1.0);
     assert_eq!(value("maskcast_stage_panics_total{stream=\"gate\"}"), 0.0);
-    assert_eq!(value("maskcast_segment_frames_total"), 41.0);
+    assert_eq!(value("maskcast_segment_frames_total{model=\"default\"}"), 41.0);
+    assert_eq!(value("maskcast_model_memory_bytes{model=\"default\"}"), 123_456_789.0);
     assert!(value("maskcast_uptime_seconds") > 0.0 && value("process_cpu_seconds_total") > 0.0);
     assert!(value("process_resident_memory_bytes") > 1e6 && value("process_open_fds") > 3.0);
     assert!(value("process_threads") > 2.0);

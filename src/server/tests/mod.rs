@@ -16,8 +16,7 @@ use crate::config::SourceSpec;
 use crate::frame::{Label, PixelFormat, Rgb, VideoInfo};
 use crate::publish::outputs::StreamOutputs;
 use crate::segment::placement::{Placement, ProviderShare};
-use crate::segment::pool::PoolStats;
-use crate::view::{ModelChangeState, ModelView, StreamView};
+use crate::view::{ModelChangeRequest, ModelChangeState, ModelView, NamedModel, StreamView};
 
 mod limits;
 mod live;
@@ -32,10 +31,17 @@ pub(super) fn view(names: &[&str]) -> Arc<ServiceView> {
         config.overlay.hide = Some(vec!["sky".into()]);
         Arc::new(StreamView::new(&config, StreamOutputs::default(), &Arc::default()))
     };
-    let (view, _) = ServiceView::new("0.0.0.0:8554".parse().unwrap(), Arc::new(PoolStats::default()));
+    let named = named_model("default").0;
+    named.set_running(model());
+    let (view, _) = ServiceView::new("0.0.0.0:8554".parse().unwrap(), vec![named]);
     view.set_streams(names.iter().map(stream).collect());
-    view.set_model(model());
     Arc::new(view)
+}
+
+/// A model that is not loaded, and its requests.
+pub(super) fn named_model(name: &str) -> (Arc<NamedModel>, crossbeam_channel::Receiver<ModelChangeRequest>) {
+    let (model, requests) = NamedModel::new(name, Arc::default());
+    (Arc::new(model), requests)
 }
 
 pub(super) fn model() -> ModelView {
@@ -52,10 +58,12 @@ pub(super) fn model() -> ModelView {
         output: "uint8 class indices".into(),
         unlabelled: Arc::default(),
         input: (512, 288),
+        devices: Vec::new(),
         workers: 2,
         threads: 1,
         max_batch: 1,
         time: Duration::from_millis(52),
+        memory: Some(123_456_789),
     }
 }
 
@@ -246,6 +254,10 @@ fn the_api_reports_streams_and_model() {
     assert_eq!(config["overlay"]["hide"], serde_json::json!(["sky"]));
 
     let model = get(&server, "/api/v1/model").json();
+    assert_eq!((&model["model"], &model["streams"]), (&"default".into(), &serde_json::json!(["gate", "yard"])));
+    assert_eq!((&gate["model"], &model["memory_bytes"]), (&"default".into(), &123_456_789.into()));
+    assert_eq!(get(&server, "/api/v1/models").json(), serde_json::json!([model]));
+    assert_eq!(get(&server, "/api/v1/models/default").json(), model);
     assert_eq!(model["input"], serde_json::json!({ "width": 512, "height": 288 }));
     assert_eq!((model["requested"].as_str(), model["actual"].as_str()), (Some("tensorrt"), Some("cpu")));
     assert_eq!(
@@ -261,9 +273,9 @@ fn the_api_reports_streams_and_model() {
 
 #[test]
 fn one_request_for_a_model_is_accepted_at_a_time() {
-    let (view, incoming) = ServiceView::new("127.0.0.1:8554".parse().unwrap(), Arc::default());
-    let view = Arc::new(view);
-    let server = server(&view);
+    let (named, requests) = named_model("default");
+    let (view, _) = ServiceView::new("127.0.0.1:8554".parse().unwrap(), vec![Arc::clone(&named)]);
+    let server = server(&Arc::new(view));
     let post = |body: &str, kind: &str| {
         let request = agent().post(format!("http://{}/api/v1/model", server.address())).header("content-type", kind);
         let mut response = request.send(body).unwrap();
@@ -274,7 +286,7 @@ fn one_request_for_a_model_is_accepted_at_a_time() {
     let long = format!("{{\"path\": \"/{}\"}}", "x".repeat(60_000));
     assert_eq!(get(&server, "/api/v1/model").status, 503);
     assert_eq!(post(request, json).0, 503, "no model is loaded yet");
-    view.set_model(model());
+    named.set_running(model());
     for (body, kind, status) in [
         (request, "text/plain", 415),
         ("{", json, 400),
@@ -287,18 +299,57 @@ fn one_request_for_a_model_is_accepted_at_a_time() {
         assert_eq!((got, problem["status"].as_u64()), (status, Some(u64::from(status))), "{body}");
         assert!(problem["detail"].as_str().unwrap().len() < 500, "{problem}");
     }
-    assert!(incoming.models.is_empty());
+    assert!(requests.is_empty());
     let (status, change) = post(request, json);
     assert_eq!((status, change["state"].as_str()), (202, Some("loading")));
-    assert_eq!(incoming.models.try_recv().unwrap().path, std::path::Path::new("/srv/yard.onnx"));
+    assert_eq!(requests.try_recv().unwrap().path, std::path::Path::new("/srv/yard.onnx"));
     assert_eq!(post(request, json).0, 409);
-    view.set_model_change("/srv/yard.onnx".into(), ModelChangeState::Refused("its golden frame differs".into()));
+    named.set_change("/srv/yard.onnx".into(), ModelChangeState::Refused("its golden frame differs".into()));
     let change = get(&server, "/api/v1/model").json()["change"].clone();
     assert_eq!(
         (change["state"].as_str(), change["reason"].as_str()),
         (Some("refused"), Some("its golden frame differs"))
     );
     assert_eq!(post(request, json).0, 202);
+}
+
+#[test]
+fn each_model_takes_requests_of_its_own() {
+    let ((street, of_street), (yard, of_yard)) = (named_model("street"), named_model("yard"));
+    let (view, _) = ServiceView::new("127.0.0.1:8554".parse().unwrap(), vec![street.clone(), yard.clone()]);
+    let source = |name: &str| crate::config::defaults_stream(name, SourceSpec::parse("test://", "/".as_ref()).unwrap());
+    let redacted = crate::config::StreamConfig {
+        model: "yard".into(),
+        redact: Some(crate::config::RedactConfig::default()),
+        ..source("gate")
+    };
+    let plain = crate::config::StreamConfig { model: "street".into(), ..source("road") };
+    let of = |config| Arc::new(StreamView::new(&config, StreamOutputs::default(), &Arc::default()));
+    view.set_streams(vec![of(redacted), of(plain)]);
+    street.set_running(model());
+    let server = server(&Arc::new(view));
+    let post = |path: &str| {
+        let request = agent().post(format!("http://{}{path}", server.address()));
+        let mut response = request.send_json(serde_json::json!({"path": "/srv/a.onnx"})).unwrap();
+        (response.status().as_u16(), response.body_mut().read_json::<Value>().unwrap())
+    };
+    assert_eq!(get(&server, "/readyz").body, "starting: gate, road, the model yard");
+    assert_eq!(get(&server, "/api/v1/models").status, 503);
+    assert_eq!(get(&server, "/api/v1/models/street").json()["streams"], serde_json::json!(["road"]));
+    yard.set_running(ModelView { name: "other".into(), ..model() });
+    let names: Vec<Value> =
+        get(&server, "/api/v1/models").json().as_array().unwrap().iter().map(|model| model["model"].clone()).collect();
+    assert_eq!(names, ["street", "yard"]);
+    // Its masks decide what is hidden in the frames of the stream gate.
+    let (status, problem) = post("/api/v1/models/yard");
+    assert_eq!(status, 403, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("\"gate\""), "{problem}");
+    assert_eq!(post("/api/v1/models/street").0, 202);
+    assert_eq!((of_street.len(), of_yard.len()), (1, 0));
+    assert_eq!(post("/api/v1/model").0, 409, "it is the same model");
+    let (status, problem) = post("/api/v1/models/stret");
+    assert_eq!((status, &problem["models"]), (404, &serde_json::json!(["street", "yard"])));
+    assert_eq!(problem["detail"], "there is no model \"stret\"; models: street, yard");
 }
 
 #[test]

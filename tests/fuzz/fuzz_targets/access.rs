@@ -14,7 +14,6 @@ use libfuzzer_sys::fuzz_target;
 use maskcast::access::Access;
 use maskcast::config::{Secret, ServerConfig, SourceSpec, defaults_stream};
 use maskcast::publish::outputs::StreamOutputs;
-use maskcast::segment::pool::PoolStats;
 use maskcast::server::HttpServer;
 use maskcast::users::{Role, Token, User, Users};
 use maskcast::view::{ServiceView, StreamView};
@@ -47,7 +46,7 @@ static SERVICE: LazyLock<Service> = LazyLock::new(|| {
     let config = ServerConfig { users, ..ServerConfig::default() };
     let access = Arc::new(Access::new(&config).expect("random numbers"));
     let address = "127.0.0.1:0".parse().expect("a literal");
-    let (view, _) = ServiceView::new(address, Arc::new(PoolStats::default()));
+    let (view, _) = ServiceView::new(address, Vec::new());
     let source = SourceSpec::parse("test://smpte", "/".as_ref()).expect("a literal");
     let config = defaults_stream("gate", source);
     let stream = StreamView::new(&config, StreamOutputs::default(), &Arc::default());

@@ -14,17 +14,19 @@ use maskcast::publish::outputs::StreamOutputs;
 use maskcast::segment::placement::Placement;
 use maskcast::segment::pool::PoolStats;
 use maskcast::server::HttpServer;
-use maskcast::view::{ModelChangeState, ModelView, ServiceView, StreamView};
+use maskcast::view::{ModelChangeState, ModelView, NamedModel, ServiceView, StreamView};
 
 /// The server, its view, and the model changes that it forwards.
 static SERVICE: LazyLock<(HttpServer, Arc<ServiceView>, ModelChanges)> = LazyLock::new(|| {
     let address = "127.0.0.1:0".parse().expect("a literal");
-    let (view, model_requests) = ServiceView::new(address, Arc::new(PoolStats::default()));
+    let (model, model_requests) = NamedModel::new("default", Arc::new(PoolStats::default()));
+    let model = Arc::new(model);
+    let (view, _) = ServiceView::new(address, vec![Arc::clone(&model)]);
     let source = SourceSpec::parse("test://smpte", "/".as_ref()).expect("a literal");
     let config = defaults_stream("gate", source);
     let stream = StreamView::new(&config, StreamOutputs::default(), &Arc::default());
     view.set_streams(vec![Arc::new(stream)]);
-    view.set_model(ModelView {
+    model.set_running(ModelView {
         name: "street".into(),
         path: "/srv/street.onnx".into(),
         labels: [Label::new("road", Rgb(128, 64, 128))].into(),
@@ -36,15 +38,17 @@ static SERVICE: LazyLock<(HttpServer, Arc<ServiceView>, ModelChanges)> = LazyLoc
         output: "uint8 class indices".into(),
         unlabelled: Arc::default(),
         input: (512, 288),
+        devices: Vec::new(),
         workers: 1,
         threads: 1,
         max_batch: 1,
         time: Duration::from_millis(50),
+        memory: None,
     });
     let view = Arc::new(view);
     let whep = Arc::new(maskcast::publish::whep::Whep::new(maskcast::config::WebRtcConfig::default()));
     let server = HttpServer::bind(address).expect("a port").serve(Arc::clone(&view), whep).expect("a thread");
-    (server, view, ModelChanges(Box::new(move || model_requests.models.try_recv().ok().map(|request| request.path))))
+    (server, view, ModelChanges(Box::new(move || model_requests.try_recv().ok().map(|request| request.path))))
 });
 
 /// Returns the next requested model.
@@ -88,7 +92,7 @@ fuzz_target!(|data: &[u8]| {
     while let Some(path) = (model_requests.0)() {
         assert!(path.is_absolute(), "{path:?}");
         assert!(line.contains(" 202 "), "{line}");
-        view.set_model_change(path, ModelChangeState::Done);
+        view.models()[0].set_change(path, ModelChangeState::Done);
     }
 });
 

@@ -32,9 +32,16 @@ fn check(config: &Config) {
     assert!(!config.streams.is_empty());
     let names: BTreeSet<_> = config.streams.iter().map(|stream| &stream.name).collect();
     assert_eq!(names.len(), config.streams.len(), "names are unique");
-    assert!(config.model.path.is_file(), "{:?}", config.model.path);
-    assert!(!config.model.providers.is_empty());
+    assert!(!config.models.is_empty());
+    let models: BTreeSet<_> = config.models.iter().map(|model| &model.name).collect();
+    assert_eq!(models.len(), config.models.len(), "names of models are unique");
+    for model in &config.models {
+        assert!(model.path.is_file(), "{:?}", model.path);
+        assert!(!model.providers.is_empty() && !model.device.numbers().is_empty());
+        assert_eq!(model.runtime, config.models[0].runtime, "a process has one ONNX Runtime");
+    }
     for stream in &config.streams {
+        assert!(models.contains(&stream.model), "{:?}", stream.model);
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         assert!(!stream.name.is_empty() && stream.name.chars().all(allowed), "{:?}", stream.name);
         assert!((0.0..=1.0).contains(&stream.overlay.alpha), "{}", stream.overlay.alpha);

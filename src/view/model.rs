@@ -1,0 +1,134 @@
+//! A model of the configuration: what runs, and requests to load another file.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use jiff::Timestamp;
+use parking_lot::{Mutex, RwLock};
+
+use crate::frame::Labels;
+use crate::segment::placement::Placement;
+use crate::segment::pool::PoolStats;
+use crate::segment::unlabelled::Unlabelled;
+
+/// A model of the configuration.
+pub struct NamedModel {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// The counters of its workers.
+    pub pool: Arc<PoolStats>,
+    running: RwLock<Option<Arc<ModelView>>>,
+    change: Mutex<Option<ModelChange>>,
+    requests: Sender<ModelChangeRequest>,
+}
+
+/// A running model.
+#[derive(Clone, Debug)]
+pub struct ModelView {
+    /// The name of its file.
+    pub name: String,
+    pub path: PathBuf,
+    pub labels: Labels,
+    /// The first provider of the configuration; without one, the provider that runs the model.
+    pub requested: &'static str,
+    /// The provider that runs the model.
+    pub actual: &'static str,
+    /// The nodes and time of each provider, as ONNX Runtime has assigned them.
+    pub placement: Placement,
+    /// Configured providers that do not run the model, with the reason.
+    pub refused: Vec<(&'static str, String)>,
+    /// Share of the golden frame's pixels that differ; `None` without a golden frame.
+    pub golden_difference: Option<f64>,
+    /// How the mask is decoded from the model's output.
+    pub output: String,
+    /// Pixels of its masks whose class has no label.
+    pub unlabelled: Arc<Unlabelled>,
+    /// Input size in pixels.
+    pub input: (usize, usize),
+    /// The numbers of the GPUs that run it; empty on the CPU.
+    pub devices: Vec<i32>,
+    pub workers: usize,
+    pub threads: usize,
+    pub max_batch: usize,
+    /// Median time of a frame, measured when the model was loaded.
+    pub time: Duration,
+    /// Growth of the resident memory of the process while it was loaded and its workers were made, in bytes; `None` where it cannot
+    /// be measured.
+    pub memory: Option<u64>,
+}
+
+/// The newest request for another model and its state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelChange {
+    pub path: PathBuf,
+    pub outcome: ModelChangeState,
+    pub at: Timestamp,
+}
+
+/// The state of a change of the model.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ModelChangeState {
+    /// The new model is being loaded and checked while the current one runs.
+    Loading,
+    /// The new model runs.
+    Done,
+    /// The current model continues to run.
+    Refused(String),
+}
+
+/// A request for another model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelChangeRequest {
+    pub path: PathBuf,
+    /// Accept a model that would run on the CPU although the current one runs on a GPU.
+    pub force: bool,
+}
+
+/// Another file of the model is already being loaded; or the model has been removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelBusy;
+
+impl NamedModel {
+    /// A model that is not loaded yet, and the queue of the requests for it, one at a time.
+    pub fn new(name: &str, pool: Arc<PoolStats>) -> (NamedModel, Receiver<ModelChangeRequest>) {
+        let (requests, queued) = bounded(1);
+        let model =
+            NamedModel { name: name.into(), pool, running: RwLock::default(), change: Mutex::default(), requests };
+        (model, queued)
+    }
+
+    /// What runs; `None` until it is loaded.
+    pub fn running(&self) -> Option<Arc<ModelView>> {
+        self.running.read().clone()
+    }
+
+    pub fn set_running(&self, model: ModelView) {
+        *self.running.write() = Some(Arc::new(model));
+    }
+
+    /// The newest request for another file and its state.
+    pub fn change(&self) -> Option<ModelChange> {
+        self.change.lock().clone()
+    }
+
+    pub fn set_change(&self, path: PathBuf, outcome: ModelChangeState) {
+        *self.change.lock() = Some(ModelChange { path, outcome, at: Timestamp::now() });
+    }
+
+    /// Requests another file for the model. Returns the state of the request.
+    ///
+    /// # Errors
+    /// The model cannot take a request now.
+    pub fn request(&self, request: ModelChangeRequest) -> Result<ModelChange, ModelBusy> {
+        let mut change = self.change.lock();
+        if change.as_ref().is_some_and(|change| change.outcome == ModelChangeState::Loading) {
+            return Err(ModelBusy);
+        }
+        let path = request.path.clone();
+        self.requests.try_send(request).map_err(|_| ModelBusy)?;
+        let requested = ModelChange { path, outcome: ModelChangeState::Loading, at: Timestamp::now() };
+        Ok(change.insert(requested).clone())
+    }
+}
