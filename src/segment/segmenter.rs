@@ -444,7 +444,7 @@ mod tests {
     fn segmenter(batch: usize) -> OnnxSegmenter {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/everyday.onnx");
         let config = ModelConfig::with_path(&path);
-        let Ok(session) = open_session(&config, &file::read(&path).unwrap(), Provider::Cpu, 1) else {
+        let Ok(session) = open_session(&config, &file::read(&path).unwrap(), Provider::Cpu, 0, 1) else {
             panic!("the bundled model does not load: is ONNX Runtime installed (`make setup`)?");
         };
         let contract = Contract::read(&session, &path).unwrap();

@@ -15,7 +15,7 @@ use crate::segment::session::open_session;
 fn workers(batch: usize) -> [OnnxSegmenter; 2] {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/everyday.onnx");
     let (config, model) = (ModelConfig::with_path(&path), file::read(&path).unwrap());
-    let session = || match open_session(&config, &model, Provider::Cpu, 1) {
+    let session = || match open_session(&config, &model, Provider::Cpu, 0, 1) {
         Ok(session) => session,
         Err(_) => panic!("the bundled model does not load: is ONNX Runtime installed (`make setup`)?"),
     };
