@@ -57,9 +57,9 @@ pub(super) struct StreamReport {
     /// Masks per second of the stream, mean of the last two seconds or of the last two masks; those that the motion gate confirmed
     /// included.
     masks_per_second: f64,
-    /// Share of these masks for which the model did not run, because nothing had moved (`gate`), 0 to 1.
+    /// Share of the masks of the last two seconds for which the model did not run, because nothing had moved (`gate`), 0 to 1.
     mask_runs_skipped_ratio: f64,
-    /// How many masks of the stream were confirmed in this way.
+    /// Masks for which the model did not run, because nothing had moved (`gate`).
     masks_confirmed: u64,
     /// Age of the newest mask in milliseconds, since the frame was captured that it was made or confirmed for; null without a
     /// current mask.

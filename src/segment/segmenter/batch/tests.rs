@@ -77,7 +77,7 @@ fn workers_of_a_model_share_the_last_run_and_another_model_does_not_use_it() {
     let [mut first, mut second] = workers(1);
     let [mut reloaded, _] = workers(1);
     let (gate, start) = (Arc::new(Gate::default()), Instant::now());
-    let mut run =
+    let run =
         |worker: &mut OnnxSegmenter, seq| summary(&worker.segment(&[frame(Some(&gate), start, seq, 100)]).unwrap());
     assert_eq!(run(&mut first, 1), [(1, false)]);
     assert_eq!(run(&mut second, 2), [(2, true)]);
