@@ -119,7 +119,7 @@ fn the_model_runs_for_each_mask_of_a_moving_picture_and_of_a_redacted_stream() {
 /// What `maskcast bench --gate` measures on a clip.
 fn bench(folder: &Path, clip: &str) -> Value {
     let ended = run(maskcast()
-        .args(["bench", "--model", "channels.onnx", "--provider", "cpu", "--json", "gate.json"])
+        .args(["bench", "--model", "channels.onnx", "--providers", "cpu", "--json", "gate.json"])
         .args(["--gate", clip])
         .current_dir(folder));
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
