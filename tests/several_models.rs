@@ -4,6 +4,7 @@ mod common;
 
 use std::path::Path;
 
+use common::browser::Browser;
 use common::http::{get_json, send};
 use common::live::ServerSentEvents;
 use common::onnx;
@@ -289,4 +290,19 @@ fn a_single_table_is_the_model_of_all_streams_as_before() {
         (&model["model"], &model["name"], &model["streams"]),
         (&"default".into(), &"channels".into(), &json!(["a", "b"]))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_names_all_models_and_that_of_a_stream() {
+    let folder = folder();
+    model_file(folder.path(), "yard", "grass");
+    model_file(folder.path(), "street", "road");
+    let text = model("yard", "") + &model("street", "") + &stream("a", "yard", "") + &stream("b", "street", "");
+    let service = tokio::task::block_in_place(|| ready(folder.path(), &text));
+    let browser = Browser::start().await;
+    browser.client.goto(&format!("{}#/b", service.page)).await.unwrap();
+    let models = "const text = document.getElementById('model').textContent; return text.includes(' on ') && text";
+    assert_eq!(browser.until("the models", models).await, "yard: yard on cpu · street: street on cpu");
+    let of_stream = "const fact = document.querySelector('[data-fact=Model] dd'); return fact && fact.textContent !== '–' && fact.textContent";
+    assert_eq!(browser.until("the model of the stream", of_stream).await, "street: street");
 }

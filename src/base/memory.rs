@@ -27,8 +27,9 @@ impl MemoryGrowth {
         MemoryGrowth { before: resident(), grown: AtomicU64::new(0) }
     }
 
-    /// Measures now. To be called when the memory has been allocated.
+    /// Measures now, without memory that is free. To be called when the memory has been allocated.
     pub fn observe(&self) {
+        heap::trim();
         if let (Some(before), Some(now)) = (self.before, resident()) {
             self.grown.fetch_max(now.saturating_sub(before), Ordering::Relaxed);
         }
