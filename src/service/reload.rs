@@ -146,7 +146,8 @@ impl Service {
         }
         self.view.set_models(self.models.views());
         if let Err(error) = run_on_thread("model-end", move || drop(unwanted)) {
-            tracing::warn!("models ended on the thread of the run loop: {error}");
+            // Then they have ended here.
+            tracing::debug!("models ended on the run loop: {error}");
         }
     }
 
