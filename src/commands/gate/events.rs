@@ -85,7 +85,10 @@ impl Watch {
         let counts = Arc::new(self.meter.measure(&mask));
         let captured = Timestamp::UNIX_EPOCH.checked_add(mask.pts).unwrap_or(Timestamp::UNIX_EPOCH);
         let (stream, mask, age) = (Arc::clone(&self.stream), Arc::new(mask), Duration::ZERO);
-        self.sink.push(&StreamMask { stream, mask, video, captured, age, counts })
+        let mask = StreamMask { stream, mask, video, captured, age, counts };
+        // Without a log line for each event of both sequences.
+        let silent = tracing::subscriber::NoSubscriber::default();
+        tracing::subscriber::with_default(silent, || self.sink.push(&mask))
     }
 
     /// The starts of the events so far.
