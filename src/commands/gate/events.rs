@@ -15,11 +15,8 @@ use crate::zones::ZoneMeter;
 /// What rules are usually about. A model with none of these classes is measured with all of its classes.
 const WATCHED: [&str; 7] = ["person", "vehicle", "car", "truck", "bus", "bicycle", "animal"];
 
-/// Share of the frame from which a class has `entered`, and below half of which it has `left`.
-const PRESENT: f64 = 0.002;
-
-/// Share of the frame `above` which there is an event.
-const MUCH: f64 = 0.01;
+/// Share of the frame of the rules, the default of `stream.rule.share`. A model that is unsure of a still picture changes less.
+const SHARE: f64 = 0.02;
 
 /// How long a condition must hold.
 const HOLD: Duration = Duration::from_millis(500);
@@ -69,10 +66,9 @@ impl Watch {
     /// The rules in words.
     pub fn describe(labels: &Labels) -> String {
         format!(
-            "{} entered or left ({} % of the frame), above {} %, each for {} s",
+            "{} entered, left, or above, each with {} % of the frame for {} s",
             classes(labels).join(", "),
-            PRESENT * 100.0,
-            MUCH * 100.0,
+            SHARE * 100.0,
             HOLD.as_secs_f64()
         )
     }
@@ -107,12 +103,12 @@ fn classes(labels: &[Label]) -> Vec<&str> {
 }
 
 fn rules(labels: &[Label]) -> Vec<RuleConfig> {
-    let conditions = [(Condition::Entered, PRESENT), (Condition::Left, PRESENT), (Condition::Above, MUCH)];
+    let conditions = [Condition::Entered, Condition::Left, Condition::Above];
     let of_class = |class: &str| {
-        conditions.map(|(when, share)| RuleConfig {
+        conditions.map(|when| RuleConfig {
             when,
-            share,
-            release: share / 2.0,
+            share: SHARE,
+            release: SHARE / 2.0,
             hold: HOLD,
             ..RuleConfig::of(&format!("{class} {when:?}").to_lowercase(), &[class])
         })
