@@ -173,7 +173,7 @@ fn no_event_is_missed_behind_the_gate() {
          lutyuv=y=val*8,format=gbrp[rain];[0:v]format=gbrp[yard];[yard][rain]blend=all_mode=screen:shortest=1,format=yuv420p",
     );
     let light = filtered("light.mp4", "eq=brightness='if(between(mod(n,80),40,60),-0.12,0)':eval=frame");
-    for (what, clip, most) in [("rain", &rain, 10.0), ("light", &light, 100.0)] {
+    for (what, clip, most) in [("rain", &rain, 50.0), ("light", &light, 100.0)] {
         assert!(clip["events"].as_u64().unwrap() >= 6, "{what}: {clip}");
         assert_eq!(clip["events_missed"], 0, "{what}: {clip}");
         assert!(clip["events_late_s"].as_f64().unwrap() <= 0.1, "{what}: {clip}");
