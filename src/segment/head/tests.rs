@@ -35,10 +35,12 @@ fn by_steps(description: &HeadDescription, logits: &[u8], table: Option<&[i32]>)
             _ => logit,
         }
     };
+    // The logits on both sides of a pixel, and their weights.
     let ends = |pixel: usize, side: usize| {
         let place = ((pixel as f32 + 0.5) / enlarge as f32 - 0.5).clamp(0.0, (side - 1) as f32);
         let first = place as usize;
-        (first, (first + 1).min(side - 1), place - first as f32)
+        let right = if first == side - 1 { 0.5 } else { place - first as f32 };
+        (first, (first + 1).min(side - 1), right)
     };
     let (width, height) = (columns * enlarge, rows * enlarge);
     let decided = |pixel_y: usize, pixel_x: usize| {

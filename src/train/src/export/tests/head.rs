@@ -2,6 +2,7 @@
 
 use maskcast::segment::head::METADATA;
 
+use super::regions::balanced;
 use super::*;
 
 /// The masks of images by the service: with its own last steps, and by the whole graph.

@@ -69,7 +69,7 @@ impl Logits {
 
 /// A network whose head is changed so that each class is the best one somewhere in `batch`, with different probabilities. Also returns
 /// the median of the largest logits.
-fn balanced(net: &Net, seed: u64, batch: &Tensor) -> (Net, Params, f32) {
+pub(super) fn balanced(net: &Net, seed: u64, batch: &Tensor) -> (Net, Params, f32) {
     let (net, mut params) = fold::fold(net, &parameters(net, seed));
     let logits = verify::logits(&net, &params, batch).permute([1, 0, 2, 3]).flatten(1, 3);
     let scale: Tensor = logits.std_dim([1i64].as_slice(), true, false).reciprocal() * 2.0;
