@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     if matches!(cli.command, Command::Run { .. }) {
         environment::set_default(environment::TLS_VERSIONS);
         heap::limit_arenas();
+        heap::map_large_blocks();
     }
     if let Err(problem) = commands::logging::init(cli.log_format) {
         output::write_error(format_args!("maskcast: {problem}\n"));

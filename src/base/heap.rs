@@ -46,6 +46,35 @@ pub fn limit_arenas() {
     }
 }
 
+/// Maps allocations of 256 KiB and more on their own while the program starts, unless `MALLOC_MMAP_THRESHOLD_` is set. glibc raises
+/// this limit with each such block that is freed, up to 32 MiB, so that the large blocks of loading a model would come from its
+/// heaps and leave gaps in them. To be called before other threads start.
+pub fn map_large_blocks() {
+    set_mapping_threshold(256 << 10, 128 << 10);
+}
+
+/// Takes large allocations from the heaps again, where the memory of the frame before is reused; mapping costs a page fault for
+/// each 4 KiB. To be called when the models are loaded.
+pub fn reuse_large_blocks() {
+    set_mapping_threshold(32 << 20, 64 << 20);
+}
+
+/// Allocations from `map` bytes on are mapped on their own, and free memory at the end of a heap is returned from `trim` bytes on.
+#[cfg(target_env = "gnu")]
+fn set_mapping_threshold(map: i32, trim: i32) {
+    if std::env::var_os("MALLOC_MMAP_THRESHOLD_").is_none() {
+        // SAFETY: The arguments are numbers, not pointers. The function takes the lock of the main arena.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, map);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, trim);
+        }
+    }
+}
+
+/// Other C libraries have no such function.
+#[cfg(not(target_env = "gnu"))]
+fn set_mapping_threshold(_: i32, _: i32) {}
+
 /// Other C libraries have no such function.
 #[cfg(not(target_env = "gnu"))]
 pub fn trim() {}

@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 use super::exit::FAILURE;
 use super::{Failure, load_config};
 use crate::base::descriptors;
-use crate::base::heap::Heap;
+use crate::base::heap::{Heap, reuse_large_blocks};
 use crate::base::log_dedup;
 use crate::base::stop::{Stop, WakeReason};
 use crate::config::readable_passwords;
@@ -52,6 +52,7 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     let _watchdog = Watchdog::start(service.view.clone(), service.pools(), beat.clone())?;
     changes.apply_waiting_for_model(&mut service);
     let requests = service.change_requests();
+    reuse_large_blocks();
     let mut heap = Heap::default();
     let mut preparing: Option<JoinHandle<PreparedModels>> = None;
     loop {

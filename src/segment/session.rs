@@ -77,9 +77,8 @@ fn dispatches(
     };
     // Without `error_on_failure`, ONNX Runtime falls back to the CPU without an error.
     Ok(match provider {
-        // The arena keeps the memory of the largest run, rounded up: 23 MiB of 37 for the bundled model, and is not faster than the
-        // allocator of the system.
-        Provider::Cpu => vec![ep::CPU::default().with_arena_allocator(false).build()],
+        // ONNX Runtime always has it.
+        Provider::Cpu => Vec::new(),
         Provider::Cuda => vec![cuda().error_on_failure()],
         Provider::TensorRt => {
             let mut options = ep::TensorRT::default().with_device_id(device).with_fp16(true);
