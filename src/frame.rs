@@ -241,7 +241,27 @@ impl Pixels for OwnedImage {
     }
 }
 
-impl Image<'_> {
+impl<'a> Image<'a> {
+    /// The part of the image from column `left` and row `top` on, which are even.
+    ///
+    /// # Panics
+    /// The part is empty or not in the image, or begins in the middle of a chroma sample.
+    pub fn part(&self, (left, top): (usize, usize), (width, height): (usize, usize)) -> Image<'a> {
+        assert!(left % 2 == 0 && top % 2 == 0, "a part begins with a chroma sample");
+        assert!(width > 0 && height > 0 && left + width <= self.info.width && top + height <= self.info.height);
+        let info = VideoInfo { width, height, ..self.info };
+        let mut planes = self.planes;
+        for (number, plane) in planes.iter_mut().enumerate().take(info.planes()) {
+            let (row, column) = match (number, info.format) {
+                (0, _) => (top, left),
+                (_, PixelFormat::I420) => (top / 2, left / 2),
+                (_, PixelFormat::Nv12) => (top / 2, left),
+            };
+            plane.data = &plane.data[row * plane.stride + column..];
+        }
+        Image { info, planes }
+    }
+
     /// Copies all planes.
     ///
     /// # Panics
@@ -278,6 +298,28 @@ pub struct Frame {
     pub bias: Option<Arc<ClassBias>>,
     /// The motion gate of its stream; `None` if the model runs for every frame of it.
     pub gate: Option<Arc<Gate>>,
+    /// The tiles in which the model gets it.
+    pub tiles: Tiles,
+}
+
+/// The tiles into which a frame is divided for the model. One tile is the whole frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tiles {
+    pub columns: usize,
+    pub rows: usize,
+}
+
+impl Default for Tiles {
+    fn default() -> Self {
+        Tiles { columns: 1, rows: 1 }
+    }
+}
+
+impl Tiles {
+    /// Whether the model gets the whole frame as one image.
+    pub fn is_whole(self) -> bool {
+        self == Tiles::default()
+    }
 }
 
 /// Classes that count also where they are probable but not the most probable class.
@@ -415,6 +457,27 @@ mod tests {
         assert_eq!(info.plane_size(1), (6, 2));
         let info = VideoInfo::new(PixelFormat::I420, 5, 3);
         assert_eq!(info.plane_size(2), (3, 2));
+    }
+
+    #[test]
+    fn a_part_of_an_image_has_its_pixels() {
+        for format in [PixelFormat::I420, PixelFormat::Nv12] {
+            let mut image = OwnedImage::new(VideoInfo::new(format, 11, 7), 3);
+            for plane in image.image_mut().planes {
+                for (at, byte) in plane.data.iter_mut().enumerate() {
+                    *byte = (at % plane.stride + 16 * (at / plane.stride)) as u8;
+                }
+            }
+            let image = image.image();
+            for (start, size) in [((0, 0), (11, 7)), ((4, 2), (7, 5)), ((2, 4), (1, 2))] {
+                let part = OwnedImage::copy_of(&image.part(start, size));
+                let part = part.image();
+                let pair = usize::from(format == PixelFormat::Nv12) + 1;
+                assert_eq!(part.planes[0].data[0], (start.0 + 16 * start.1) as u8);
+                assert_eq!(part.planes[1].data[0], (start.0 / 2 * pair + 16 * (start.1 / 2)) as u8);
+                assert_eq!(part.planes[0].data.len(), size.0 * size.1);
+            }
+        }
     }
 
     #[test]

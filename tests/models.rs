@@ -8,6 +8,7 @@ use common::fakes::red_and_blue;
 use common::onnx;
 use common::program::{maskcast as program, run};
 use maskcast::config::{ModelConfig, Provider, Require};
+use maskcast::frame::{ClassBias, Frame, Tiles};
 use maskcast::segment::contract::ContractError;
 use maskcast::segment::file::ModelFileProblem;
 use maskcast::segment::golden::Golden;
@@ -292,6 +293,44 @@ fn a_manifest_with_another_output_uses_the_whole_graph() {
     let model = Model::load(&cpu(&path), 1).unwrap();
     assert!(!model.has_own_head());
     assert_eq!(model.contract.output.name, "mask");
+}
+
+#[test]
+fn frames_in_tiles_have_the_same_mask_as_whole_frames_with_more_pixels() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("channels.onnx");
+    onnx::save(&onnx::channels(64, 32, &[]), &path);
+    let model = Model::load(&cpu(&path), 1).unwrap();
+    let tiled = |columns, rows| Frame { tiles: Tiles { columns, rows }, ..red_and_blue(641, 361) };
+    let frames = [tiled(2, 2), tiled(1, 1), tiled(3, 1), tiled(4, 4)];
+    let masks = model.segmenter(1).unwrap().segment(&frames).unwrap().masks;
+    assert_eq!((masks[1].width, masks[1].height), (64, 32));
+    for (mask, frame) in masks.iter().zip(&frames) {
+        // Tiles overlap by 12 %.
+        let least = |tiles: usize, side: usize| tiles * side * 8 / 10..=tiles * side;
+        assert!(least(frame.tiles.columns, 64).contains(&mask.width), "{}", mask.width);
+        assert!(least(frame.tiles.rows, 32).contains(&mask.height), "{}", mask.height);
+        let half = mask.width / 2;
+        for row in mask.classes.chunks(mask.width) {
+            assert!(row[..half - 2].iter().all(|&class| class == 0), "{:?} {row:?}", frame.tiles);
+            assert!(row[half + 2..].iter().all(|&class| class == 2), "{:?} {row:?}", frame.tiles);
+        }
+        assert!(mask.guide.as_ref().is_some_and(|guide| guide.is_complete()));
+    }
+}
+
+#[test]
+fn the_bundled_model_sees_probable_classes_in_tiles() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/everyday.onnx");
+    let bias = Some(ClassBias { classes: vec!["person".into()], bias: 0.3 }.into());
+    let frame = Frame { tiles: Tiles { columns: 2, rows: 2 }, bias, ..red_and_blue(640, 360) };
+    for model in [Model::load(&cpu(&path), 1).unwrap(), Model::load_whole(&cpu(&path), 1).unwrap()] {
+        let mask = model.segmenter(1).unwrap().segment(std::slice::from_ref(&frame)).unwrap().masks.remove(0);
+        let probable = mask.probable.unwrap();
+        assert_eq!(probable.pixels.len(), probable.width * probable.height);
+        assert!((920..=1000).contains(&mask.width) && (520..=560).contains(&mask.height));
+        assert!(probable.confidence > 0 && (460..=490).contains(&probable.width), "{}", probable.width);
+    }
 }
 
 #[test]

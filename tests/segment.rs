@@ -49,6 +49,28 @@ fn the_output_has_as_many_frames_as_the_input() {
 }
 
 #[test]
+fn frames_are_divided_into_tiles() {
+    let folder = folder(64, 36);
+    let input = folder.path().join("flag.mkv");
+    paint(&input, (640, 360), 6, &flag(640, 360));
+    let size = |tiles: &str| {
+        let arguments = ["--tiles", tiles, "--mask-dir", tiles, "--mask-size", "model"];
+        let output = segment(folder.path(), "flag.mkv", &format!("{tiles}.mkv"), &arguments);
+        assert_eq!(probe(&output).frames, 6);
+        let mask = std::fs::read_dir(folder.path().join(tiles)).unwrap().next().unwrap().unwrap().path();
+        let reader =
+            png::Decoder::new(std::io::BufReader::new(std::fs::File::open(mask).unwrap())).read_info().unwrap();
+        reader.info().size()
+    };
+    assert_eq!(size("1x1"), (64, 36));
+    let (width, height) = size("3x2");
+    assert!((160..=180).contains(&width) && (64..=70).contains(&height), "{width}x{height}");
+    let ended = run(command(folder.path(), "flag.mkv", "x.mkv").args(["--tiles", "5x5"]));
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains("5x5 is not from 1x1 to 4x4"), "{}", ended.stderr);
+}
+
+#[test]
 fn file_extensions_may_be_in_upper_case() {
     let folder = folder(64, 36);
     clip::moving(&folder.path().join("x.mp4"), (320, 180), 25, 10);

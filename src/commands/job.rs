@@ -10,7 +10,7 @@ use super::Failure;
 use crate::base::status::Status;
 use crate::base::stop::Stop;
 use crate::capture::GstSource;
-use crate::config::{EncodeConfig, OverlayConfig, Show, SourceSpec, defaults_stream};
+use crate::config::{EncodeConfig, OverlayConfig, Show, SourceSpec, TileGrid, defaults_stream};
 use crate::publish::file::FileOutput;
 use crate::segment::onnx::Model;
 use crate::segment::pool::Pool;
@@ -24,6 +24,7 @@ pub struct SegmentJob<'a> {
     pub model: &'a Arc<Model>,
     pub plan: ThreadPlan,
     pub source: SourceSpec,
+    pub tiles: TileGrid,
     pub output: PathBuf,
     pub overlay: OverlayConfig,
     pub encode: EncodeConfig,
@@ -66,9 +67,9 @@ impl Ending {
 /// # Errors
 /// The first failure; frames before it are in the output file.
 pub fn run(job: SegmentJob<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) -> Result<Done, Failure> {
-    let SegmentJob { model, plan, source, output, overlay, encode, on_mask } = job;
+    let SegmentJob { model, plan, source, tiles, output, overlay, encode, on_mask } = job;
     let mut config = defaults_stream("file", source);
-    (config.show, config.overlay, config.encode) = (Show::Matched, overlay, encode.clone());
+    (config.show, config.tiles, config.overlay, config.encode) = (Show::Matched, tiles, overlay, encode.clone());
     let status = Arc::new(Status::quiet(&config.name));
     let shown = output.display().to_string();
     let file = FileOutput::new(output, encode, Arc::clone(&status)).map_err(Failure::usage)?;

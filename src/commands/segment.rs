@@ -14,7 +14,7 @@ use super::{Failure, ModelArgs, class_weight, write_json};
 use crate::base::atomic_file::put_in_place;
 use crate::base::status::Status;
 use crate::base::timing::Stage;
-use crate::config::{EncodeConfig, Legend, OverlayConfig, PRESETS, Smooth, SourceSpec, SourceUri, Style};
+use crate::config::{EncodeConfig, Legend, OverlayConfig, PRESETS, Smooth, SourceSpec, SourceUri, Style, TileGrid};
 use crate::frame::Weight;
 use crate::overlay::{Overlay, UnknownLabels};
 use crate::segment::golden::encode_png;
@@ -31,6 +31,9 @@ pub struct SegmentArgs {
     pub output: PathBuf,
     #[command(flatten)]
     pub model: ModelArgs,
+    /// Columns and rows of tiles into which each frame is divided for the model, to see small objects: 1x1 to 4x4.
+    #[arg(long, default_value = "1x1", value_name = "COLUMNSxROWS", value_parser = TileGrid::parse)]
+    pub tiles: TileGrid,
     /// How masks are drawn.
     #[arg(long, value_enum, default_value = "tint")]
     pub style: StyleArg,
@@ -159,6 +162,7 @@ pub fn segment(args: &SegmentArgs) -> Result<(), Failure> {
         model: &model,
         plan,
         source,
+        tiles: args.tiles,
         output: temporary.clone(),
         overlay,
         encode: EncodeConfig { preset: args.preset.clone(), bitrate: args.bitrate, ..EncodeConfig::default() },

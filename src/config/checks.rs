@@ -8,7 +8,7 @@ use super::schema::{Object, text};
 use super::value::Value;
 use super::{
     credentials, devices, duration, encode, mask_rate, mqtt, overlay, path, push, record, server, sink_key, source,
-    stream, webhook, webrtc, zone,
+    stream, tiles, webhook, webrtc, zone,
 };
 
 /// Reads a value. Returns the form that serde reads, or `None` after reporting an error.
@@ -41,6 +41,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("source", |value, _| stream::read_source(value)),
     ("stream-name", |value, _| stream::read_name(value)),
     ("stun", |value, _| webrtc::read_stun(value)),
+    ("tiles", |value, _| tiles::read_tiles(value)),
     ("topic", |value, _| mqtt::read_topic(value)),
     ("turn", |value, _| webrtc::read_turn(value)),
     ("udp-ports", |value, _| webrtc::read_udp_ports(value)),

@@ -21,9 +21,11 @@ use super::redact::RedactConfig;
 use super::rule::{self, RuleConfig};
 use super::sink::{self, SinkConfig};
 use super::source::{SourceSpec, SourceUri};
+use super::tiles::TileGrid;
 use super::uri::{self, url_of_file};
 use super::value::Value;
 use super::zone::{self, ZoneConfig};
+use crate::frame::Tiles;
 
 /// Which mask is drawn on which frame (`stream.show`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, ToSchema)]
@@ -87,6 +89,9 @@ pub struct StreamConfig {
     /// Weight of the stream when the model is overloaded: a stream with 2 gets twice as many masks as one with 1.
     #[schemars(range(min = 1, max = 100), extend("x-applies" = "next-frame", "x-help" = "1 to 100; 2 is twice the weight of 1"))]
     pub priority: u32,
+    /// Columns and rows of tiles into which a frame is divided for the model, to see small objects in large pictures: `"2x2"`, up to
+    /// `"4x4"`. The time for a mask is that of the tiles and the whole frame together. Not with `[stream.redact]`.
+    pub tiles: TileGrid,
     /// With `show = "full-rate"`: the maximum age of a mask; with a number as `mask_rate`, 1/`mask_rate` seconds more. An older mask is
     /// not drawn, and the state of the stream is `stale`. With `show = "matched"` and a live source: how long a frame waits for its mask.
     #[serde(with = "super::duration")]
@@ -175,6 +180,9 @@ impl StreamConfig {
                 section.fail("show", "\"full-rate\" is not possible with [stream.redact]", help);
             }
         }
+        if self.redact.is_some() && !Tiles::from(self.tiles).is_whole() {
+            section.fail("tiles", "is not possible with [stream.redact]", Some("remove tiles"));
+        }
         if self.show == Show::Matched && self.mask_rate != MaskRate::Auto {
             let help = match self.redact {
                 Some(_) => "remove mask_rate: a stream with [stream.redact] publishes each frame with its own mask",
@@ -228,6 +236,7 @@ pub fn defaults_stream(name: &str, source: SourceSpec) -> StreamConfig {
         mask_rate: MaskRate::Auto,
         gate: MotionGate::Auto,
         priority: 1,
+        tiles: TileGrid::default(),
         max_mask_age: Duration::from_secs(1),
         max_latency: Duration::from_secs(1),
         silence_timeout: Duration::from_secs(3),

@@ -78,7 +78,7 @@ mod tests {
 
     use super::*;
     use crate::config::{OverlayConfig, RedactConfig, RedactStyle, Style};
-    use crate::frame::{Frame, Label, Labels, OwnedImage, PixelFormat, Rgb};
+    use crate::frame::{Frame, Label, Labels, OwnedImage, PixelFormat, Rgb, Tiles};
     use crate::redact::Clearance;
 
     #[test]
@@ -118,6 +118,7 @@ mod tests {
                         pixels,
                         bias: None,
                         gate: None,
+                        tiles: Tiles::default(),
                     };
                     let redact = RedactConfig {
                         classes: vec!["person".into()],

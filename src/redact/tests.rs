@@ -7,7 +7,7 @@ use super::area::{Area, AreaError, Growth, HIDDEN};
 use super::cells::{Cells, coarsest_side, side};
 use super::{Clearance, HideReason};
 use crate::config::{RedactConfig, RedactStyle};
-use crate::frame::{Frame, Label, Labels, Mask, OwnedImage, PixelFormat, Pixels, Probable, Rgb, VideoInfo};
+use crate::frame::{Frame, Label, Labels, Mask, OwnedImage, PixelFormat, Pixels, Probable, Rgb, Tiles, VideoInfo};
 
 const STYLES: [RedactStyle; 3] = [RedactStyle::Pixelate, RedactStyle::Blur, RedactStyle::Fill];
 
@@ -386,6 +386,7 @@ fn frame(noise: &mut Noise, info: VideoInfo, seq: u64) -> Frame {
         pixels: Arc::new(image),
         bias: None,
         gate: None,
+        tiles: Tiles::default(),
     }
 }
 

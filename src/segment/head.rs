@@ -20,6 +20,7 @@ use super::contract::{ModelOutputs, SCORES, TensorSpec};
 use super::file::ModelFile;
 use super::manifest::ModelManifest;
 use super::onnx_error::one_line;
+use super::tiled::canvas::TileCanvas;
 use crate::config::ModelConfig;
 use crate::frame::ClassId;
 
@@ -152,14 +153,63 @@ impl Head {
         n: usize,
     ) -> Result<(Vec<ClassId>, (usize, usize)), RunOutputError> {
         let logits = self.logits(outputs, n)?.bytes;
-        let table = match &self.description.regions {
-            Some(regions) => {
-                let entries = regions.rows * regions.columns * self.description.classes;
-                Some(values::<i32>(outputs, &regions.table, &[n, entries], n)?)
-            }
-            None => None,
-        };
+        let table = self.table(outputs, n)?;
         Ok((self.masks(logits, table, n), self.description.mask_size()))
+    }
+
+    /// The logits and the tables of regions of `n` images.
+    ///
+    /// # Errors
+    /// As [`Head::classes`].
+    pub(super) fn images(&self, outputs: &SessionOutputs<'_>, n: usize) -> Result<Vec<ImageLogits>, RunOutputError> {
+        let logits = self.logits(outputs, n)?.bytes;
+        let logits = logits.chunks_exact(logits.len() / n.max(1));
+        let tables = match self.table(outputs, n)? {
+            Some(table) => table.chunks_exact(table.len() / n.max(1)).map(|table| Some(table.to_vec())).collect(),
+            None => vec![None; n],
+        };
+        Ok(logits.zip(tables).map(|(logits, table)| ImageLogits { logits: logits.to_vec(), table }).collect())
+    }
+
+    /// The mask of a frame in tiles, and the logits that it was made of. After the tiles, `images` may have the whole frame.
+    pub(super) fn tiled(&self, canvas: &TileCanvas, images: &[ImageLogits]) -> TiledMask {
+        let classes = self.description.classes;
+        let count = canvas.tiles().count();
+        let logits: Vec<&[u8]> = images.iter().map(|image| image.logits.as_slice()).collect();
+        let (tiles, whole) = logits.split_at(count.min(logits.len()));
+        let logits = canvas.blended(classes, tiles, whole.first().copied());
+        let (columns, rows) = canvas.size();
+        let description = HeadDescription { rows, columns, regions: None, ..self.description.clone() };
+        let (width, height) = description.decided_size();
+        let mut decided = vec![0; width * height];
+        Enlargement::new(&description).classes(&self.winners, &logits, &mut decided);
+        let factor = description.enlarge;
+        for ((column, row), image) in canvas.tiles().zip(images) {
+            if let (Some(regions), Some(table)) = (&self.regions, &image.table) {
+                let own =
+                    [canvas.across.own(column), canvas.down.own(row)].map(|own| own.start * factor..own.end * factor);
+                let origin = (canvas.across.origin(column) * factor, canvas.down.origin(row) * factor);
+                regions.apply_to_part(table, &mut decided, width, origin, own);
+            }
+        }
+        TiledMask { classes: repeated(decided, width, description.repeat), size: description.mask_size(), logits }
+    }
+
+    /// Columns and rows of the logits of an image.
+    pub(super) fn logits_size(&self) -> (usize, usize) {
+        (self.description.columns, self.description.rows)
+    }
+
+    /// The distance of the logits of two bytes.
+    pub(super) fn scale(&self) -> f32 {
+        self.description.scale
+    }
+
+    /// The tables of the regions of `n` images, one after the other.
+    fn table<'a>(&self, outputs: &'a SessionOutputs<'_>, n: usize) -> Result<Option<&'a [i32]>, RunOutputError> {
+        let Some(regions) = &self.description.regions else { return Ok(None) };
+        let entries = regions.rows * regions.columns * self.description.classes;
+        values::<i32>(outputs, &regions.table, &[n, entries], n).map(Some)
     }
 
     /// The class indices of `n` images, `[n, height, width]`, by their logits `[n, rows, columns, classes]` and the table of their
@@ -176,17 +226,39 @@ impl Head {
             let tables = table.chunks_exact(table.len() / n.max(1));
             decided.chunks_exact_mut(width * height).zip(tables).for_each(|(mask, table)| regions.apply(table, mask));
         }
-        if repeat == 1 {
-            return decided;
-        }
-        let mut repeated = Vec::with_capacity(decided.len() * repeat * repeat);
-        for row in decided.chunks_exact(width) {
-            let start = repeated.len();
-            row.iter().for_each(|&class| repeated.extend(std::iter::repeat_n(class, repeat)));
-            (1..repeat).for_each(|_| repeated.extend_from_within(start..start + width * repeat));
-        }
-        repeated
+        repeated(decided, width, repeat)
     }
+}
+
+/// Classes in rows of `width`, each repeated in both directions.
+fn repeated(classes: Vec<ClassId>, width: usize, repeat: usize) -> Vec<ClassId> {
+    if repeat == 1 {
+        return classes;
+    }
+    let mut repeated = Vec::with_capacity(classes.len() * repeat * repeat);
+    for row in classes.chunks_exact(width) {
+        let start = repeated.len();
+        row.iter().for_each(|&class| repeated.extend(std::iter::repeat_n(class, repeat)));
+        (1..repeat).for_each(|_| repeated.extend_from_within(start..start + width * repeat));
+    }
+    repeated
+}
+
+/// What a model says about an image, before the mask is made of it.
+pub(super) struct ImageLogits {
+    /// `[rows, columns, classes]`
+    pub logits: Vec<u8>,
+    /// Of its regions.
+    pub table: Option<Vec<i32>>,
+}
+
+/// The mask of a frame in tiles.
+pub(super) struct TiledMask {
+    pub classes: Vec<ClassId>,
+    /// Width and height.
+    pub size: (usize, usize),
+    /// The logits of all tiles together, `[rows, columns, classes]`.
+    pub logits: Vec<u8>,
 }
 
 /// Logits as bytes: `logit = (byte - zero) × scale`, with the same zero for all of them.

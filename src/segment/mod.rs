@@ -29,6 +29,7 @@ mod scale;
 pub mod scores;
 pub mod segmenter;
 mod session;
+mod tiled;
 pub mod tuning;
 pub mod unlabelled;
 

@@ -56,7 +56,7 @@ impl OnnxSegmenter {
 ///
 /// # Errors
 /// The model did not return the output, or it has another type or shape.
-fn probable(
+pub(super) fn probable(
     outputs: &SessionOutputs<'_>,
     n: usize,
     labels: &Labels,
@@ -103,7 +103,7 @@ fn probable_bytes(
 }
 
 /// The indices of the classes of a bias.
-fn wanted(bias: &ClassBias, labels: &Labels) -> Vec<usize> {
+pub(super) fn wanted(bias: &ClassBias, labels: &Labels) -> Vec<usize> {
     (0..labels.len()).filter(|&class| bias.classes.iter().any(|name| *name == labels[class].name)).collect()
 }
 
@@ -129,7 +129,7 @@ fn image(scores: &[f32], steps: Steps, classes: usize, wanted: &[usize], bias: f
 }
 
 /// As [`image`], for bytes `[pixels, classes]` of logits that differ by `scale` from the next byte.
-fn image_of_bytes(bytes: &[u8], classes: usize, scale: f32, wanted: &[usize], bias: f32) -> (Vec<bool>, u8) {
+pub(super) fn image_of_bytes(bytes: &[u8], classes: usize, scale: f32, wanted: &[usize], bias: f32) -> (Vec<bool>, u8) {
     // Of the difference to the largest logit.
     let powers: [f32; 256] = std::array::from_fn(|difference| (-(difference as f32) * scale).exp());
     mark(bytes.len() / classes, bias, |pixel| {

@@ -30,7 +30,7 @@ pub struct OnnxSegmenter {
     contract: Arc<Contract>,
     /// Computes the masks, for a session without the last steps of the model.
     head: Option<Arc<Head>>,
-    preprocessor: Preprocessor,
+    pub(super) preprocessor: Preprocessor,
     /// Smallest number of images in a run. Grey images fill up smaller batches.
     batch: usize,
     /// `[N, H, W, 3]`
@@ -39,9 +39,9 @@ pub struct OnnxSegmenter {
     bytes: Vec<u8>,
     single: Vec<f32>,
     half: Vec<f16>,
-    unlabelled: Arc<Unlabelled>,
+    pub(super) unlabelled: Arc<Unlabelled>,
     /// The name of the model, for the masks.
-    model: Arc<str>,
+    pub(super) model: Arc<str>,
 }
 
 pub(super) type Options = RunOptions<HasSelectedOutputs>;
@@ -178,7 +178,7 @@ impl OnnxSegmenter {
     }
 
     /// Bytes of one RGB image of the size of the input.
-    fn image_bytes(&self) -> usize {
+    pub(super) fn image_bytes(&self) -> usize {
         self.contract.input.width * self.contract.input.height * 3
     }
 

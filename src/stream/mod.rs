@@ -14,7 +14,7 @@ use crate::base::panic::panic_text;
 use crate::base::queue::{WhenFull, queue};
 use crate::capture::Source;
 use crate::config::{Show, StreamConfig};
-use crate::frame::Frame;
+use crate::frame::{Frame, Tiles};
 use crate::publish::Output;
 use crate::segment::pool::{InferenceOutput, InferenceQueue, Matched, ModelShare, Pool};
 use crate::sink::MaskSink;
@@ -120,7 +120,7 @@ impl Stream {
         let capture_status = Arc::clone(&status);
         let capture_stop = stop.clone();
         // Redaction needs a mask of each frame itself; a file that is processed as fast as possible gets them all.
-        let is_gated = pace == Pace::Live && config.redact.is_none();
+        let is_gated = pace == Pace::Live && config.redact.is_none() && Tiles::from(config.tiles).is_whole();
         let gate = is_gated.then(|| supervisor::StreamGate { share: capture_share, gate: Arc::default() });
         let supervisor = supervisor::Supervisor {
             source,
@@ -132,6 +132,7 @@ impl Stream {
             max_latency: config.max_latency,
             bias: config.redact.as_ref().and_then(crate::redact::class_bias),
             gate,
+            tiles: config.tiles.into(),
         };
         let capture = spawn(&config.name, "capture", move || supervisor.run())?;
         Ok(Stream { status, stop, capture, overlay })

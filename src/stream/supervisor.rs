@@ -18,7 +18,7 @@ use crate::base::status::Status;
 use crate::base::stop::Stop;
 use crate::base::timing::Stage;
 use crate::capture::{Captured, CapturedFrame, KeyframeWait, Reachability, Source};
-use crate::frame::{ClassBias, Frame};
+use crate::frame::{ClassBias, Frame, Tiles};
 use crate::gate::Gate;
 use crate::segment::pool::{ModelShare, Request};
 
@@ -71,6 +71,8 @@ pub struct Supervisor {
     pub bias: Option<Arc<ClassBias>>,
     /// `None` if the model runs for every frame, whatever the settings are.
     pub gate: Option<StreamGate>,
+    /// The tiles in which the model gets its frames.
+    pub tiles: Tiles,
 }
 
 /// The motion gate of a stream with its setting, which may change.
@@ -381,6 +383,7 @@ impl Supervisor {
             pixels: captured.pixels,
             bias: self.bias.clone(),
             gate: self.gate.as_ref().and_then(StreamGate::of_frame),
+            tiles: self.tiles,
         };
         *seq += 1;
         match &self.downstream {

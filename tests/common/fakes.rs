@@ -11,7 +11,7 @@ use maskcast::base::status::Status;
 use maskcast::base::timing::Elapsed;
 use maskcast::capture::{Capture, Captured, CapturedFrame, KeyframeWait, Source, SourceError};
 use maskcast::config::{Legend, Smooth, SourceSpec, StreamConfig, defaults_stream};
-use maskcast::frame::{Frame, Guide, ImageMut, Label, Labels, Mask, OwnedImage, PixelFormat, Rgb, VideoInfo};
+use maskcast::frame::{Frame, Guide, ImageMut, Label, Labels, Mask, OwnedImage, PixelFormat, Rgb, Tiles, VideoInfo};
 use maskcast::gst::GstError;
 use maskcast::overlay::OutputImage;
 use maskcast::publish::{CaptureTime, Output, OutputError, Paint, PublishOutcome};
@@ -307,6 +307,7 @@ pub fn red_and_blue(width: usize, height: usize) -> Frame {
         pixels: Arc::new(image),
         bias: None,
         gate: None,
+        tiles: Tiles::default(),
     }
 }
 

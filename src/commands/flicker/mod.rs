@@ -16,7 +16,7 @@ use self::flow::{Grey, flow};
 use super::Failure;
 use crate::capture::{Captured, GstSource, Source};
 use crate::config::{Smooth, SourceSpec, SourceUri};
-use crate::frame::{ClassId, Frame, Image};
+use crate::frame::{ClassId, Frame, Image, Tiles};
 use crate::segment::Segmenter;
 use crate::segment::onnx::Model;
 use crate::steady::Steady;
@@ -91,6 +91,7 @@ pub fn measure(clip: &Path, model: &Arc<Model>) -> Result<serde_json::Value, Fai
             pixels: frame.pixels,
             bias: None,
             gate: None,
+            tiles: Tiles::default(),
         };
         let segmented = segmenter.segment(std::slice::from_ref(&frame)).map_err(|error| located(&error))?;
         let Some(mask) = segmented.masks.first() else { return Err(located(&"the model made no mask")) };

@@ -138,6 +138,7 @@ masks = "always"
 mask_rate = "auto"
 gate = "off"
 priority = 7
+tiles = "3x2"
 max_mask_age = 2
 max_latency = "700ms"
 silence_timeout = "1m"
@@ -269,6 +270,7 @@ timeout = "20s"
                 mask_rate: MaskRate::Auto,
                 gate: MotionGate::Off,
                 priority: 7,
+                tiles: TileGrid::parse("3x2").unwrap(),
                 max_mask_age: Duration::from_secs(2),
                 max_latency: Duration::from_millis(700),
                 silence_timeout: Duration::from_secs(60),

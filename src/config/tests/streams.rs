@@ -3,6 +3,28 @@
 use super::*;
 
 #[test]
+fn tiles_are_columns_and_rows() {
+    for (written, tiles) in [("1x1", (1, 1)), ("2x3", (2, 3)), ("4x4", (4, 4))] {
+        let stream = stream(&format!("source = \"test://\"\ntiles = \"{written}\""));
+        let found = crate::frame::Tiles::from(stream.tiles);
+        assert_eq!((found.columns, found.rows), tiles);
+    }
+    for (written, problem) in [
+        ("\"5x1\"", "5x1 is not from 1x1 to 4x4"),
+        ("\"0x2\"", "0x2 is not from 1x1 to 4x4"),
+        ("\"2\"", "\"2\" is not columns and rows"),
+        ("\"+2x2\"", "\"+2x2\" is not columns and rows"),
+        ("2", "must be a string"),
+    ] {
+        let error = only(read_stream(&format!("source = \"test://\"\ntiles = {written}")));
+        assert!(error.starts_with(&format!("stream[gate].tiles: {problem}")), "{error}");
+    }
+    let redacted = "source = \"test://\"\ntiles = \"2x2\"\n[stream.redact]\nclasses = [\"person\"]";
+    let error = only(read_stream(redacted));
+    assert!(error.starts_with("stream[gate].tiles: is not possible with [stream.redact]"), "{error}");
+}
+
+#[test]
 fn a_mask_rate_is_a_word_or_a_number() {
     for (written, rate) in
         [("\"auto\"", MaskRate::Auto), ("5", MaskRate::PerSecond(5.0)), ("0.1", MaskRate::PerSecond(0.1))]

@@ -1,5 +1,7 @@
 //! The rejection of regions: the pixels of a class in a part of the mask get the class in a table.
 
+use std::ops::Range;
+
 use super::description::{HeadDescription, RegionTable};
 use crate::frame::ClassId;
 
@@ -25,19 +27,36 @@ impl RegionCells {
 
     /// Looks the classes of a mask up in its table, `[parts, classes]`. A class that is not a byte becomes 255, which has no label.
     pub fn apply(&self, table: &[i32], mask: &mut [ClassId]) {
-        let width = self.columns.last().copied().unwrap_or(0);
+        let [width, height] = [&self.columns, &self.rows].map(|starts| starts.last().copied().unwrap_or(0));
+        self.apply_to_part(table, mask, width, (0, 0), [0..width, 0..height]);
+    }
+
+    /// The same for a mask that is a part of another one with rows of `width`, from the column and row `origin` on, for the columns and
+    /// rows `own` of it.
+    pub fn apply_to_part(
+        &self,
+        table: &[i32],
+        whole: &mut [ClassId],
+        width: usize,
+        (left, top): (usize, usize),
+        [own_columns, own_rows]: [Range<usize>; 2],
+    ) {
         let mut entries = table.chunks_exact(self.classes);
         let mut map = [0; 256];
         for rows in self.rows.windows(2) {
+            let rows = rows[0].max(own_rows.start)..rows[1].min(own_rows.end);
             for (columns, entries) in self.columns.windows(2).zip(&mut entries) {
-                if entries.iter().enumerate().all(|(class, &entry)| entry == class as i32) {
+                let columns = columns[0].max(own_columns.start)..columns[1].min(own_columns.end);
+                let is_kept = entries.iter().enumerate().all(|(class, &entry)| entry == class as i32);
+                if is_kept || columns.is_empty() {
                     continue;
                 }
                 for (to, &entry) in map.iter_mut().zip(entries) {
                     *to = ClassId::try_from(entry).unwrap_or(ClassId::MAX);
                 }
-                for row in mask[rows[0] * width..rows[1] * width].chunks_exact_mut(width) {
-                    row[columns[0]..columns[1]].iter_mut().for_each(|class| *class = map[usize::from(*class)]);
+                for row in rows.clone() {
+                    let row = &mut whole[(top + row) * width + left..][columns.clone()];
+                    row.iter_mut().for_each(|class| *class = map[usize::from(*class)]);
                 }
             }
         }

@@ -146,6 +146,34 @@ fn regions_get_the_classes_of_their_table() {
     }
 }
 
+/// The tiles of a large image of logits give the mask of the image, with the tables of their own regions.
+#[test]
+fn tiles_of_logits_become_one_mask() {
+    let mut noise = Noise(3);
+    let canvas = TileCanvas::new(crate::frame::Tiles { columns: 3, rows: 2 }, (20, 16));
+    let (columns, rows) = canvas.size();
+    let large = description(rows, columns, 5, 2, 1);
+    let image = logits(&large, 1, &mut noise);
+    let expected = by_steps(&large, &image, None);
+    let regions = RegionTable { table: "table".into(), rows: 2, columns: 3, cell: 8 };
+    for table in [None, Some([0, 1, 2, 3, 4]), Some([0, 1, 0, 3, 4])] {
+        let mut small = description(16, 20, 5, 2, 1);
+        small.regions = table.is_some().then(|| regions.clone());
+        let images: Vec<ImageLogits> = canvas
+            .tiles()
+            .map(|(column, row)| {
+                let (left, top) = (canvas.across.origin(column), canvas.down.origin(row));
+                let lines = (top..top + 16).flat_map(|y| &image[(y * columns + left) * 5..][..20 * 5]);
+                ImageLogits { logits: lines.copied().collect(), table: table.map(|table| table.repeat(6)) }
+            })
+            .collect();
+        let tiled = Head::new(small).unwrap().tiled(&canvas, &images);
+        assert_eq!((tiled.size, &tiled.logits), ((2 * columns, 2 * rows), &image));
+        let look_up = |&class: &ClassId| table.map_or(class, |table| table[usize::from(class)] as ClassId);
+        assert_eq!(tiled.classes, expected.iter().map(look_up).collect::<Vec<_>>(), "{table:?}");
+    }
+}
+
 #[test]
 fn wrong_descriptions_are_refused() {
     let good = description(4, 4, 3, 2, 1);

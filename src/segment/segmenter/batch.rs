@@ -27,6 +27,9 @@ impl PreparedFrame<'_> {
 
 impl Segmenter for OnnxSegmenter {
     fn segment(&mut self, frames: &[Frame]) -> Result<Segmented, SegmentError> {
+        if frames.iter().any(|frame| !frame.tiles.is_whole()) {
+            return self.segment_tiled(frames);
+        }
         let watch = Stopwatch::start();
         let image_bytes = self.image_bytes();
         let mut rgb = std::mem::take(&mut self.rgb);

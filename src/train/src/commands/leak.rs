@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use maskcast::config::{RedactConfig, RedactStyle};
-use maskcast::frame::{Frame, Mask, OwnedImage, PixelFormat, Pixels, VideoInfo};
+use maskcast::frame::{Frame, Mask, OwnedImage, PixelFormat, Pixels, Tiles, VideoInfo};
 use maskcast::redact::{Clearance, class_bias};
 use opencv::core::Mat;
 use opencv::imgproc::{COLOR_RGB2YUV_I420, cvt_color_def};
@@ -102,6 +102,7 @@ pub fn leaks(
                 pixels: Arc::new(i420(&image, info).map_err(name)?),
                 bias: None,
                 gate: None,
+                tiles: Tiles::default(),
             };
             // Redacted instead of the image itself, so that what is hidden can be told from what is visible.
             let mut plain = OwnedImage::new(info, 0);
