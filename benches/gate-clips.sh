@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes clips for `maskcast bench --gate` from a clip of a still road with cars and one of a room with people, with ffmpeg:
-# a still yard with the noise of a sensor, rain, and a light that is switched.
+# a still road with sensor noise, rain, and a light that is switched.
 #
 # benches/gate-clips.sh ROAD ROOM FOLDER
 #

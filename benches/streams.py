@@ -5,9 +5,10 @@ clip, and prints for each masks per second and age, dropped frames, CPU time and
     make build .demo/vtest.avi
     python3 benches/streams.py [--streams 1,4,10,30] [--rate 5] [--gate auto] [--watch] [--json FILE]
 
-Each stream plays the clip in a loop at its own rate, shifted against the others. With --watch, a client reads the H.264 of each
-stream by RTSP, so that all frames are drawn and encoded; otherwise the model runs (masks = "always") and nothing is encoded.
-Reads CPU time and memory from /proc. Nothing is measured while the streams start.
+Needs ffmpeg with libx264 (`make setup`). All streams play the same clip in a loop at its own rate and start together. With --watch, a
+client reads the H.264 of each stream by RTSP, so that all frames are drawn and encoded; otherwise the model runs (masks = "always")
+and nothing is encoded. Reads CPU time and memory from /proc, after the streams have run for --settle seconds, which is longer than
+the service takes to return the memory of its start.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Builds all test programs and runs several of them at a time, because most of them wait for cameras, viewers and time limits more
-than they compute. Programs that measure times run alone, at the end. Prints the output of each program when it has ended, and the
+"""Builds all test programs and runs them. Most of them wait for cameras and timeouts rather than compute, so two run at a time
+(--jobs). Programs that measure times run alone, at the end. Prints the output of each program when it has ended, and the
 times of all. The exit code is 1 when a program fails.
 
     python3 tests/run.py [--jobs N] [NAME...]

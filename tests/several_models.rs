@@ -172,7 +172,7 @@ fn a_reload_adds_and_removes_models_and_moves_streams() {
     let done = reload(&mut service, folder.path(), &(three.clone() + &streams("night")));
     assert_eq!(
         done,
-        "started none; restarted b; adjusted none; stopped none; untouched a; models added night; changing street; removed none"
+        "started none; restarted b; adjusted none; stopped none; untouched a; models: added night; loading new settings of street; removed none"
     );
     until_masks(&service, "b", "night", "dark");
     until("the settings of the second model", || (report(&service, "street")["max_batch"] == 2).then_some(()));
@@ -196,7 +196,7 @@ fn a_reload_adds_and_removes_models_and_moves_streams() {
     // The model of the stream is removed together with the key of the stream.
     let done =
         reload(&mut service, folder.path(), &(model("yard", "") + &stream("a", "yard", "") + &stream("b", "yard", "")));
-    assert!(done.ends_with("restarted b; adjusted none; stopped none; untouched a; models added none; changing none; removed street, night"), "{done}");
+    assert!(done.ends_with("restarted b; adjusted none; stopped none; untouched a; models: added none; loading new settings of none; removed street, night"), "{done}");
     until_masks(&service, "b", "yard", "grass");
     assert_eq!(send("GET", &format!("{}api/v1/models/night", service.page), None).0, 404);
     assert_eq!(service.metrics().find("maskcast_segment_frames_total", &[("model", "night")]), None);

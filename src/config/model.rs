@@ -102,7 +102,8 @@ pub struct ModelConfig {
         "x-default" = "`$CACHE_DIRECTORY` (set by systemd), else none",
     ))]
     pub cache_dir: Option<PathBuf>,
-    /// Path of the library `libonnxruntime.so`. A process has one: all models that name it must name the same.
+    /// Path of the library `libonnxruntime.so`. All models use the same library: if several models set this key, the paths
+    /// must be equal.
     #[serde(with = "super::path::optional")]
     #[schemars(with = "String", extend(
         "x-check" = "existing-file",

@@ -46,7 +46,7 @@ pub enum MasksWhen {
     /// redaction.
     #[default]
     Auto,
-    /// For as long as frames come.
+    /// For as long as frames come, for example for the shares in the history.
     Always,
 }
 
@@ -74,8 +74,7 @@ pub struct StreamConfig {
     /// Which mask is drawn on which frame.
     #[schemars(extend("x-default" = "`full-rate`; `matched` for a file with `speed = \"max\"`"))]
     pub show: Show,
-    /// When the model runs for the stream. `auto`: while something uses its masks (viewers, recording, pushes, zones, rules, mask
-    /// sinks, API clients of masks, MQTT, redaction). `always`: also while nothing does, for example for the shares in the history.
+    /// When the model runs for the stream.
     #[schemars(extend("x-applies" = "next-frame"))]
     pub masks: MasksWhen,
     /// How many masks per second the model makes of this stream (with `show = "full-rate"` only); the video keeps its frame rate.
@@ -83,14 +82,15 @@ pub struct StreamConfig {
     #[schemars(extend("x-applies" = "next-frame"))]
     pub mask_rate: MaskRate,
     /// The motion gate: whether the model also runs for frames in which nothing has moved. It has no effect with
-    /// `[stream.redact]`, for which every frame needs a mask of its own, and for a file with `speed = "max"`.
+    /// `[stream.redact]`, for which every frame needs a mask of its own, with `tiles`, and for a file with `speed = "max"`.
     #[schemars(extend("x-applies" = "next-frame"))]
     pub gate: MotionGate,
     /// Weight of the stream when the model is overloaded: a stream with 2 gets twice as many masks as one with 1.
     #[schemars(range(min = 1, max = 100), extend("x-applies" = "next-frame", "x-help" = "1 to 100; 2 is twice the weight of 1"))]
     pub priority: u32,
     /// Columns and rows of tiles into which a frame is divided for the model, to see small objects in large pictures: `"2x2"`, up to
-    /// `"4x4"`. The time for a mask is that of the tiles and the whole frame together. Not with `[stream.redact]`.
+    /// `"4x4"`. The model runs for each tile and, on a CPU with a model that has `maskcast.head`, also for the whole frame, so a mask
+    /// takes several times as long. The motion gate then has no effect. Not with `[stream.redact]`.
     pub tiles: TileGrid,
     /// With `show = "full-rate"`: the maximum age of a mask; with a number as `mask_rate`, 1/`mask_rate` seconds more. An older mask is
     /// not drawn, and the state of the stream is `stale`. With `show = "matched"` and a live source: how long a frame waits for its mask.

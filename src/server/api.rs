@@ -30,7 +30,7 @@ pub(super) struct StreamReport {
     /// Name of the stream.
     #[schema(example = "gate")]
     name: String,
-    /// `starting`: no frame since the stream started, or its model is loading. `live`: frames and masks arrive. `stale`: frames arrive, but the
+    /// `starting`: no frame since the stream started, or its model is loading. `live`: frames arrive, and masks too, unless nothing uses them (`masks_needed`). `stale`: frames arrive, but the
     /// newest mask is older than `max_mask_age` (plus 1/`mask_rate`). `waiting_for_keyframe`: the source sends video that cannot be decoded
     /// before its next keyframe. `offline`: no frames arrive.
     #[schema(example = "live")]

@@ -124,7 +124,7 @@ pub(super) struct ChangeReport {
     at: String,
 }
 
-/// A request for another model.
+/// A request to load another file for a model.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ModelRequest {
@@ -231,7 +231,7 @@ pub(super) async fn show(State(app): State<SharedApp>) -> Result<Json<ModelRepor
     responses(
         (status = 202, description = "The model is being loaded.", body = ChangeReport),
         (status = 403, description = "A stream of the model has `[stream.redact]`: only the configuration file can change the model."),
-        (status = 409, description = "Another model is being loaded already."),
+        (status = 409, description = "Another file of the model is being loaded already."),
         (status = 422, description = "The body is not an object with an absolute `path`."),
         (status = 503, description = "The first model is still being loaded. Try again after the seconds in `Retry-After`."),
     )
@@ -302,7 +302,7 @@ fn request_change(
         return Err(Problem::loading("another one can be used when it is loaded"));
     }
     let requested = model.request(ModelChangeRequest { path, force });
-    let busy = |ModelBusy| Problem::new(StatusCode::CONFLICT, "another model is already being loaded".into());
+    let busy = |ModelBusy| Problem::new(StatusCode::CONFLICT, "another file of this model is already being loaded".into());
     Ok((StatusCode::ACCEPTED, Json(change_report(requested.map_err(busy)?))))
 }
 

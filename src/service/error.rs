@@ -38,7 +38,7 @@ pub enum ServiceError {
     #[error("model[{0}]: is new or was changed in the meantime, and is not loaded: reload the configuration")]
     ModelNotPrepared(String),
     /// The model of a stream does not run.
-    #[error("the model {0:?} does not run")]
+    #[error("the model {0:?} is not running")]
     NoModel(String),
     /// The machine lacks something that the model needs.
     #[error(transparent)]

@@ -56,15 +56,15 @@ pub struct RegionTable {
 /// Why a description is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DescriptionProblem {
-    #[error("logits of {0}x{1} with {2} classes")]
+    #[error("the size of the logits ({0}x{1}, {2} classes) is outside of the limits")]
     Size(usize, usize, usize),
     #[error("the scale of the logits is not a positive number")]
     Scale,
-    #[error("an enlargement by {0}, then by {1}")]
+    #[error("the enlargement factors {0} and {1} are outside of the limits")]
     Factors(usize, usize),
     #[error("the rejection of pixels has the class {0}, which does not exist, or a limit that is not a number")]
     Rejection(usize),
-    #[error("{0}x{1} parts of {2}x{2} logits")]
+    #[error("the grid of {0}x{1} parts of {2}x{2} logits does not fit the mask")]
     Regions(usize, usize, usize),
 }
 

@@ -52,7 +52,7 @@ pub enum ExportError {
     #[error("export: the service cannot load the exported file: {0}")]
     Load(#[source] Box<ModelError>),
     #[error(
-        "export: the service does not get the mask of the golden frame from the description of the last steps; its log says why"
+        "export: the mask that the service computes with the described last steps differs from the golden frame; see its log"
     )]
     Head,
     #[error("export: {}: {error}; check that the folder exists, is writable and not full", path.display())]

@@ -1,5 +1,5 @@
-//! Describes the last steps of an int8 model for CPUs in its metadata. The service then computes them itself, in a tenth of the time that
-//! ONNX Runtime takes ([`maskcast::segment::head`]).
+//! Describes the last steps of an int8 model for CPUs in its metadata. The service then computes them itself, in less time than
+//! ONNX Runtime ([`maskcast::segment::head`]).
 
 use maskcast::segment::head::{HeadDescription, METADATA, PixelRejection, RegionTable};
 
@@ -76,14 +76,14 @@ pub fn description(model: &ModelProto) -> Result<HeadDescription, HeadError> {
     let scale = graph.floats(scale).ok_or(HeadError::Steps("no scale"))?;
     let zero = graph.constant(zero).ok_or(HeadError::Steps("no zero point"))?;
     let (&[scale], &[zero]) = (scale.as_slice(), raw(zero)) else {
-        return Err(HeadError::Steps("a scale for each class"));
+        return Err(HeadError::Steps("the logits have a scale for each class"));
     };
     let (height, width) = graph.mask_size().ok_or(HeadError::Steps("the size of the mask is free"))?;
     let factor = (enlarge * repeat) as i64;
     let (rows, columns) = (height / factor, width / factor);
     let classes = graph.classes(bytes).ok_or(HeadError::Steps("no classes"))?;
     let rejection = match limits {
-        Some(limits) => Some(rejection(&limits, classes).ok_or(HeadError::Steps("limits of several classes"))?),
+        Some(limits) => Some(rejection(&limits, classes).ok_or(HeadError::Steps("several classes have limits"))?),
         None => None,
     };
     let scores = graph.0.output.iter().any(|output| output.name == SCORES);
