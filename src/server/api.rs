@@ -336,7 +336,7 @@ fn report(stream: &StreamView, view: &ServiceView, rtsp: &str) -> StreamReport {
         in_flight: counts.in_flight,
         fps: tenths(fps),
         masks_needed: stream.model_share.is_needed(),
-        masks_per_second: tenths(status.mask_rate()),
+        masks_per_second: tenths(stream.mask_rate()),
         mask_runs_skipped_ratio: tenths(status.confirmed_share() * 100.0) / 100.0,
         masks_confirmed: status.confirmed_masks(),
         mask_age_ms: stream.overlay_state.mask().map(|mask| tenths(mask.captured_at.elapsed().as_secs_f64() * 1e3)),

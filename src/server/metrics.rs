@@ -127,7 +127,7 @@ fn conditions(streams: &[Arc<StreamView>], out: &mut Families) {
     out.gauges("maskcast_stream_state", "1 for the state that the stream is in, 0 for the others.", states);
     let rates = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.rate().0));
     out.gauges("maskcast_stream_fps", "Published frames a second, over the last two seconds.", rates);
-    let rates = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.status.mask_rate()));
+    let rates = streams.iter().map(|s| (vec![("stream", &*s.status.name)], s.mask_rate()));
     out.gauges(
         "maskcast_stream_masks_per_second",
         "Masks per second, those confirmed by the motion gate included, over the last two seconds or the last two masks.",

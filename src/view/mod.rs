@@ -239,6 +239,11 @@ impl ServiceView {
 }
 
 impl StreamView {
+    /// Masks per second ([`Status::mask_rate`]); 0 while the model does not run for the stream.
+    pub fn mask_rate(&self) -> f64 {
+        if self.model_share.is_needed() { self.status.mask_rate() } else { 0.0 }
+    }
+
     /// A stream that has not started, without outputs for viewers yet.
     pub fn new(config: &StreamConfig, outputs: StreamOutputs, hub: &Arc<EventHub>) -> Self {
         let zones: Arc<ZoneState> = Arc::default();
