@@ -62,7 +62,8 @@ impl Watched {
 
     /// A path of the description with values that exist.
     fn route(&self, path: &str) -> String {
-        let route = path.replace("{name}", "gate").replace("{file}", self.text("/recording/name"));
+        let name = if path.starts_with("/api/v1/models/") { "default" } else { "gate" };
+        let route = path.replace("{name}", name).replace("{file}", self.text("/recording/name"));
         let route = route.replace("/whep/gate/{id}", "/whep/gate/7").replace("{id}", self.text("/id"));
         assert!(!route.contains('{'), "{path}: no value for a parameter");
         route
