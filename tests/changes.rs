@@ -89,7 +89,7 @@ fn the_model_runs_only_while_something_uses_the_masks() {
         let overlay = "[stream.overlay]\nstyle = \"mask-only\"\nlegend = false\ncolors = { red = \"#00ff00\" }\n";
         format!("[[stream]]\nname = \"{name}\"\nsource = \"{RED}\"\n{more}\n{overlay}\n")
     };
-    let rule = "[[stream.rule]]\nname = \"red\"\nclasses = [\"red\"]\nabove = 0.5\n";
+    let rule = "[[stream.rule]]\nname = \"red\"\nclasses = [\"red\"]\nwhen = \"above\"\nshare = 0.5\n";
     let streams = [
         stream("gate", ""),
         stream("pier", "show = \"matched\""),
