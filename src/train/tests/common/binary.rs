@@ -18,8 +18,10 @@ fn build() -> PathBuf {
     let trainer = Path::new(env!("CARGO_BIN_EXE_maskcast-train"));
     // The folder `debug` or `release`, and its parent, the target folder.
     let (profile, target) = (trainer.parent().unwrap(), trainer.ancestors().nth(2).unwrap());
+    // As a part of a small test program: `cargo build` would compile the dependencies once more, with the features that they have
+    // without tests.
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--locked", "--package", "maskcast", "--bin", "maskcast", "--message-format", "json"]);
+    cargo.args(["test", "--locked", "--workspace", "--no-run", "--test", "layers", "--message-format", "json"]);
     cargo.arg("--target-dir").arg(target).current_dir(root);
     if profile.ends_with("release") {
         cargo.arg("--release");
@@ -29,7 +31,8 @@ fn build() -> PathBuf {
     let messages = output.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
     let mut executables = messages.filter_map(|line| {
         let message: Value = serde_json::from_slice(line).unwrap();
-        message["executable"].as_str().map(PathBuf::from)
+        let is_program = message["target"]["kind"][0] == "bin" && message["target"]["name"] == "maskcast";
+        message["executable"].as_str().filter(|_| is_program).map(PathBuf::from)
     });
     executables.next_back().expect("Cargo names the executable that it has built")
 }
