@@ -32,7 +32,9 @@ fn model(name: &str, more: &str) -> String {
 }
 
 fn stream(name: &str, model: &str, more: &str) -> String {
-    format!("[[stream]]\nname = \"{name}\"\nsource = \"{RED}\"\nmodel = \"{model}\"\noverlay.legend = false\n{more}\n")
+    format!(
+        "[[stream]]\nname = \"{name}\"\nsource = \"{RED}\"\nmodel = \"{model}\"\nmasks = \"always\"\ngate = \"off\"\noverlay.legend = false\n{more}\n"
+    )
 }
 
 fn write(folder: &Path, text: &str) -> std::path::PathBuf {

@@ -302,7 +302,8 @@ fn request_change(
         return Err(Problem::loading("another one can be used when it is loaded"));
     }
     let requested = model.request(ModelChangeRequest { path, force });
-    let busy = |ModelBusy| Problem::new(StatusCode::CONFLICT, "another file of this model is already being loaded".into());
+    let busy =
+        |ModelBusy| Problem::new(StatusCode::CONFLICT, "another file of this model is already being loaded".into());
     Ok((StatusCode::ACCEPTED, Json(change_report(requested.map_err(busy)?))))
 }
 

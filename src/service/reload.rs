@@ -96,7 +96,13 @@ impl fmt::Display for ReloadReport {
         match (added.as_slice(), changed.as_slice(), removed.as_slice()) {
             ([], [], []) => f.write_str("model unchanged"),
             ([], [only], []) if only == DEFAULT_MODEL => f.write_str("model changes"),
-            _ => write!(f, "models: added {}; loading new settings of {}; removed {}", names(added), names(changed), names(removed)),
+            _ => write!(
+                f,
+                "models: added {}; loading new settings of {}; removed {}",
+                names(added),
+                names(changed),
+                names(removed)
+            ),
         }
     }
 }
