@@ -183,7 +183,7 @@ pub struct PreparedModels {
 
 impl PreparedModels {
     /// Loads the models of `config` that are not among the `running` ones. Takes seconds or minutes. A model that cannot be loaded is
-    /// an error of [`PreparedModels::take`].
+    /// an error when the reload is applied.
     pub fn load(config: &Config, running: &[String]) -> PreparedModels {
         let mut prepared = PreparedModels::default();
         // Labels are checked against the streams of this file, not against those that run.
