@@ -132,7 +132,7 @@ fn each_stream_has_the_masks_of_its_model_and_a_change_of_one_does_not_affect_th
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains("stream[a].overlay.hide"), "{}", ended.stderr);
     let ended = use_model("winter.onnx", "yrd");
-    assert!(ended.stderr.contains("there is no model \"yrd\"; models: yard, street"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("unknown model \"yrd\"; models: yard, street"), "{}", ended.stderr);
 
     // The file of the first model is replaced: it is watched on its own.
     model_file(folder.path(), "next", "meadow");
@@ -187,7 +187,7 @@ fn a_reload_adds_and_removes_models_and_moves_streams() {
     let address = format!("{}api/v1/streams/b", service.page);
     let (status, _, problem) = send("PATCH", &address, Some(r#"{"model": "nigth"}"#));
     assert_eq!(status, 422, "{problem}");
-    let expected = "there is no model \\\"nigth\\\" (help: models: yard, street, night)";
+    let expected = "unknown model \\\"nigth\\\" (help: models: yard, street, night)";
     assert!(problem.contains("stream[b].model") && problem.contains(expected), "{problem}");
     let (status, _, body) = send("PATCH", &address, Some(r#"{"model": "street", "overlay": {"hide": ["dark"]}}"#));
     assert_eq!(status, 422, "the other model does not have this class: {body}");

@@ -214,7 +214,7 @@ impl StreamConfig {
         if section.is_valid("model") && !models.iter().any(|model| model.name == self.model) {
             let names: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
             let help = format!("models: {}", names.join(", "));
-            section.fail("model", format!("there is no model {:?}", self.model), Some(&help));
+            section.fail("model", format!("unknown model {:?}", self.model), Some(&help));
         }
         if !section.is_valid("model") {
             self.model = models.first().map_or_else(|| DEFAULT_MODEL.to_owned(), |model| model.name.clone());

@@ -19,7 +19,7 @@ use super::probable::{image_of_bytes, probable, wanted};
 use super::segmenter::{MaskReader, OnnxSegmenter, run_options};
 use super::{RunOutputError, SegmentError, Segmented};
 use crate::base::timing::{Elapsed, Stopwatch};
-use crate::frame::{ClassBias, ClassId, Frame, Guide, Mask, Probable, Tiles};
+use crate::frame::{ClassBias, ClassId, Frame, Guide, Probable, Tiles};
 
 mod axis;
 pub(super) mod canvas;
@@ -66,19 +66,7 @@ impl OnnxSegmenter {
             };
             self.unlabelled.count(&frame.stream, &classes, contract.labels.len());
             add(&mut run, watch.spent());
-            masks.push(Mask {
-                seq: frame.seq,
-                pts: frame.pts,
-                captured_at: frame.captured_at,
-                width,
-                height,
-                classes,
-                labels: Arc::clone(&contract.labels),
-                model: Arc::clone(&self.model),
-                guide: Some(Box::new(guide)),
-                probable,
-                confirmed: false,
-            });
+            masks.push(self.mask_of(frame, (classes, (width, height), probable), guide, false));
         }
         Ok(Segmented { masks, preprocess, run })
     }

@@ -93,7 +93,7 @@ impl Problem {
     /// 404, with the names of all models.
     pub fn unknown_model(name: &str, models: &[Arc<NamedModel>]) -> Self {
         let names: Vec<String> = models.iter().map(|model| model.name.to_string()).collect();
-        let detail = format!("there is no model {:?}; models: {}", field(name), names.join(", "));
+        let detail = format!("unknown model {:?}; models: {}", field(name), names.join(", "));
         Problem { models: Some(names), ..Problem::new(StatusCode::NOT_FOUND, detail) }
     }
 

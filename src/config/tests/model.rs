@@ -58,7 +58,7 @@ fn a_stream_has_the_model_that_it_names_or_the_first() {
     assert_eq!((config.streams[0].model.as_str(), config.model_key("street")), ("street", "model".to_owned()));
     // Without one it is called default.
     let error = only(models("model.path = \"m.onnx\"\n"));
-    assert_eq!(error, "stream[b].model: there is no model \"street\" (help: models: default)");
+    assert_eq!(error, "stream[b].model: unknown model \"street\" (help: models: default)");
     let text = STREAMS.replace("street", "default");
     let config = read(folder().path(), &format!("model.path = \"m.onnx\"\n{text}")).unwrap();
     assert_eq!((config.models[0].name.as_str(), config.streams[1].model.as_str()), (DEFAULT_MODEL, DEFAULT_MODEL));

@@ -65,25 +65,36 @@ impl Segmenter for OnnxSegmenter {
                     (classes, (width, height), probable)
                 }
             };
-            masks.push(Mask {
-                seq: frame.seq,
-                pts: frame.pts,
-                captured_at: frame.captured_at,
-                width,
-                height,
-                classes,
-                labels: Arc::clone(&self.contract.labels),
-                model: Arc::clone(&self.model),
-                guide: Some(Box::new(guide)),
-                probable,
-                confirmed,
-            });
+            masks.push(self.mask_of(frame, (classes, (width, height), probable), guide, confirmed));
         }
         Ok(Segmented { masks, preprocess, run: watch.spent() })
     }
 }
 
 impl OnnxSegmenter {
+    /// A mask with the identity of its frame.
+    pub(in crate::segment) fn mask_of(
+        &self,
+        frame: &Frame,
+        (classes, (width, height), probable): MadeMask,
+        guide: Guide,
+        confirmed: bool,
+    ) -> Mask {
+        Mask {
+            seq: frame.seq,
+            pts: frame.pts,
+            captured_at: frame.captured_at,
+            width,
+            height,
+            classes,
+            labels: Arc::clone(&self.contract.labels),
+            model: Arc::clone(&self.model),
+            guide: Some(Box::new(guide)),
+            probable,
+            confirmed,
+        }
+    }
+
     /// Whether the mask of the last run of the frame's stream is still valid for its image `rgb`. `None` for a frame without a
     /// motion gate.
     fn judge(&self, frame: &Frame, rgb: &[u8]) -> Option<Verdict> {

@@ -349,7 +349,7 @@ fn each_model_takes_requests_of_its_own() {
     assert_eq!(post("/api/v1/model").0, 409, "it is the same model");
     let (status, problem) = post("/api/v1/models/stret");
     assert_eq!((status, &problem["models"]), (404, &serde_json::json!(["street", "yard"])));
-    assert_eq!(problem["detail"], "there is no model \"stret\"; models: street, yard");
+    assert_eq!(problem["detail"], "unknown model \"stret\"; models: street, yard");
 }
 
 #[test]
