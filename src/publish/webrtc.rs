@@ -71,6 +71,27 @@ pub(super) fn check_elements() -> Result<(), GstError> {
     Ok(())
 }
 
+/// A webrtcbin that does not ask the router of the network to forward ports to this machine. Its ICE agent (libnice) does
+/// that over UPnP by default, without a setting of webrtcbin: nothing here needs it, it would make the box reachable from
+/// outside without anyone having configured it, and each connection would start a UPnP client.
+///
+/// # Errors
+/// When the element is missing.
+pub(super) fn make_webrtcbin() -> Result<gst::Element, GstError> {
+    let webrtc = make("webrtcbin")?;
+    // Both properties are those of GStreamer's and libnice's objects, which have no bindings; other ICE agents have none
+    // of them and do no port forwarding.
+    let nice = webrtc
+        .find_property("ice-agent")
+        .and_then(|_| webrtc.property::<Option<glib::Object>>("ice-agent"))
+        .filter(|ice| ice.find_property("agent").is_some())
+        .and_then(|ice| ice.property::<Option<glib::Object>>("agent"));
+    if let Some(nice) = nice.filter(|nice| nice.find_property("upnp").is_some()) {
+        nice.set_property("upnp", false);
+    }
+    Ok(webrtc)
+}
+
 /// An element that replaces all caps by `caps` with `ssrc`. The caps of the payloader contain the parameter sets, which
 /// change with the frame size of the camera. webrtcbin would renegotiate then, although the stream itself contains the
 /// parameter sets.
@@ -191,4 +212,21 @@ pub(super) fn session_description(
 ) -> Result<gst_webrtc::WebRTCSessionDescription, String> {
     let reply = promise_result(reply)?.ok_or("webrtcbin returned no description")?;
     reply.get::<gst_webrtc::WebRTCSessionDescription>(field).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In the default agent UPnP is on, so the test fails if the objects change.
+    #[test]
+    fn a_connection_does_not_ask_the_router_to_forward_ports() {
+        crate::gst::init().unwrap();
+        let upnp = |webrtc: gst::Element| {
+            let ice = webrtc.property::<glib::Object>("ice-agent");
+            ice.property::<glib::Object>("agent").property::<bool>("upnp")
+        };
+        assert!(upnp(make("webrtcbin").unwrap()), "UPnP is off by default: make_webrtcbin is no longer needed");
+        assert!(!upnp(make_webrtcbin().unwrap()));
+    }
 }

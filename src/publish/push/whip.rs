@@ -26,8 +26,8 @@ use crate::gst::{GstError, make, state_error};
 use crate::publish::encoder::{Level, glib_error};
 use crate::publish::fanout::Fanout;
 use crate::publish::webrtc::{
-    LastActivity, PeerEvent, check_elements, connect_signals, fixed_caps, link_video, pass_keyframe_requests,
-    session_description,
+    LastActivity, PeerEvent, check_elements, connect_signals, fixed_caps, link_video, make_webrtcbin,
+    pass_keyframe_requests, session_description,
 };
 use crate::publish::whep::candidate::remove_hidden_candidates;
 
@@ -204,7 +204,7 @@ fn build(
         .field("level-asymmetry-allowed", "1")
         .build();
     let fixed_caps = fixed_caps(&caps, ssrc)?;
-    let webrtc = make("webrtcbin")?;
+    let webrtc = make_webrtcbin()?;
     webrtc.set_property_from_str("bundle-policy", "max-bundle");
     webrtc.set_property("latency", 0_u32);
     let elements = [source.upcast_ref(), &parse, &payloader, &fixed_caps];

@@ -18,8 +18,8 @@ use crate::config::WebRtcConfig;
 use crate::gst::{GstError, bus_error, make, state_error};
 use crate::publish::fanout::{AppSrcSink, Fanout};
 use crate::publish::webrtc::{
-    LastActivity, PeerEvent, check_elements, connect_signals, fixed_caps, link_video, pass_keyframe_requests,
-    promise_result, session_description,
+    LastActivity, PeerEvent, check_elements, connect_signals, fixed_caps, link_video, make_webrtcbin,
+    pass_keyframe_requests, promise_result, session_description,
 };
 
 /// Access units that may wait for a viewer: half a second at 30 fps. Queued frames add delay, so a slow viewer
@@ -76,7 +76,7 @@ impl WebRtcPeer {
             .field("payload", i32::from(offer.payload))
             .build();
         let fixed_caps = fixed_caps(&caps, ssrc)?;
-        let webrtc = make("webrtcbin")?;
+        let webrtc = make_webrtcbin()?;
         configure(&webrtc, settings);
         pipeline
             .add_many([source.upcast_ref(), &payloader, &fixed_caps, &webrtc])
