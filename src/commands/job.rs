@@ -92,6 +92,7 @@ pub fn run(job: SegmentJob<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) 
     };
     let started = Instant::now();
     let stream = Stream::start(parts, &pool).map_err(Failure::usage)?;
+    crate::base::heap::reuse_large_blocks();
     let mut ending: Option<Ending> = None;
     // A short file must not wait for a long pause.
     let (quick, slow) = (Duration::from_millis(10), Duration::from_millis(100));
@@ -127,9 +128,8 @@ pub fn run(job: SegmentJob<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) 
 /// Counts the pixels of each class.
 fn counter(counts: Arc<Mutex<Box<[u64; 256]>>>) -> impl MaskSink {
     move |mask: &StreamMask| -> Result<(), SinkError> {
-        let mut counts = counts.lock();
-        for &class in &mask.mask.classes {
-            counts[usize::from(class)] += 1;
+        for (class, count) in (0..=u8::MAX).zip(counts.lock().iter_mut()) {
+            *count += u64::from(mask.counts.frame.of(class));
         }
         Ok(())
     }

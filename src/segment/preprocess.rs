@@ -3,6 +3,7 @@
 //! The planes are scaled first, each from its own resolution, and converted to RGB at the size of the model: at 1080p this
 //! reads 1.5 bytes a pixel once, where converting first would also write 6 million bytes that are not needed.
 
+use multiversion::multiversion;
 use opencv::core::{Mat, Rect, Size, Vec2b};
 use opencv::imgproc::{INTER_AREA, INTER_LINEAR, resize};
 use opencv::prelude::*;
@@ -21,7 +22,9 @@ pub struct Preprocessor {
     /// A plane of the guide.
     small: Mat,
     packed: Vec<u8>,
-    table: Option<(Colorimetry, RgbTable)>,
+    /// U and V of a row, with a sample for each pixel.
+    chroma_row: [Vec<u8>; 2],
+    to_rgb: Option<(Colorimetry, YuvToRgb)>,
 }
 
 impl Preprocessor {
@@ -38,7 +41,8 @@ impl Preprocessor {
             half: Mat::default(),
             small: Mat::default(),
             packed: Vec::new(),
-            table: None,
+            chroma_row: [Vec::new(), Vec::new()],
+            to_rgb: None,
         }
     }
 
@@ -69,27 +73,34 @@ impl Preprocessor {
                 scale_plane::<Vec2b>(plane, chroma_from, chroma_size, scratch, half, &mut self.chroma[0])?;
             }
         }
-        if self.table.as_ref().is_none_or(|(color, _)| *color != info.color) {
-            self.table = Some((info.color, RgbTable::new(info.color)));
-        }
-        let Some((_, table)) = &self.table else { return Err(SegmentError::Scale("no colour table".into())) };
+        let to_rgb = match self.to_rgb.take() {
+            Some((color, to_rgb)) if color == info.color => to_rgb,
+            _ => YuvToRgb::new(info.color),
+        };
         let luma = self.luma.data_bytes().map_err(opencv_error)?;
         let first = self.chroma[0].data_bytes().map_err(opencv_error)?;
+        let [u, v] = &mut self.chroma_row;
+        (u.resize(width, 0), v.resize(width, 0));
         for (y, row) in out.chunks_exact_mut(width * 3).enumerate() {
-            let luma = &luma[y * width..][..width];
-            match info.format {
-                PixelFormat::I420 => {
-                    let second = self.chroma[1].data_bytes().map_err(opencv_error)?;
-                    let start = y / 2 * chroma_size.0;
-                    let (u, v) = (&first[start..][..chroma_size.0], &second[start..][..chroma_size.0]);
-                    table.row(luma, u.iter().copied().zip(v.iter().copied()), row);
-                }
-                PixelFormat::Nv12 => {
-                    let uv = &first[y / 2 * chroma_size.0 * 2..][..chroma_size.0 * 2];
-                    table.row(luma, uv.chunks_exact(2).map(|pair| (pair[0], pair[1])), row);
+            // Two rows have the same chroma.
+            if y % 2 == 0 {
+                match info.format {
+                    PixelFormat::I420 => {
+                        let second = self.chroma[1].data_bytes().map_err(opencv_error)?;
+                        let start = y / 2 * chroma_size.0;
+                        double(first[start..][..chroma_size.0].iter().copied(), u);
+                        double(second[start..][..chroma_size.0].iter().copied(), v);
+                    }
+                    PixelFormat::Nv12 => {
+                        let pairs = &first[y / 2 * chroma_size.0 * 2..][..chroma_size.0 * 2];
+                        double(pairs.iter().copied().step_by(2), u);
+                        double(pairs.iter().copied().skip(1).step_by(2), v);
+                    }
                 }
             }
+            convert_row(&to_rgb, &luma[y * width..][..width], u, v, row);
         }
+        self.to_rgb = Some((info.color, to_rgb));
         Ok(())
     }
 
@@ -183,45 +194,56 @@ fn opencv_error(error: opencv::Error) -> SegmentError {
     SegmentError::Scale(error.message)
 }
 
-/// YUV to RGB in 16.16 fixed point, with a table for each component (ITU-T H.273, the equations with Kr and Kb).
-struct RgbTable {
-    luma: [i32; 256],
-    v_to_r: [i32; 256],
-    u_to_g: [i32; 256],
-    v_to_g: [i32; 256],
-    u_to_b: [i32; 256],
+/// YUV to RGB in fixed point (ITU-T H.273, the equations with Kr and Kb).
+struct YuvToRgb {
+    luma: i32,
+    /// What is added to each colour: black, and one half, which rounds the sum when it is shifted.
+    offset: i32,
+    v_to_r: i32,
+    u_to_g: i32,
+    v_to_g: i32,
+    u_to_b: i32,
 }
 
-impl RgbTable {
+/// Number of fractional bits. The largest sum, 580 × 2²⁰, fits in 32 bits.
+const FRACTION: u32 = 20;
+
+impl YuvToRgb {
     fn new(color: Colorimetry) -> Self {
         let (kr, kb) = color.matrix.weights();
         let (black, luma_scale, chroma_scale) =
             if color.full_range { (0.0, 1.0, 1.0) } else { (16.0, 255.0 / 219.0, 255.0 / 224.0) };
         let kg = 1.0 - kr - kb;
-        let fixed = |value: f64| (value * 65536.0).round() as i32;
-        let table = |f: &dyn Fn(f64) -> f64| std::array::from_fn(|n| fixed(f(n as f64)));
-        let chroma = |factor: f64| move |n: f64| (n - 128.0) * chroma_scale * factor;
-        RgbTable {
-            // One half rounds the sum when it is shifted.
-            luma: table(&|n| (n - black) * luma_scale + 0.5),
-            v_to_r: table(&chroma(2.0 * (1.0 - kr))),
-            u_to_g: table(&chroma(-2.0 * (1.0 - kb) * kb / kg)),
-            v_to_g: table(&chroma(-2.0 * (1.0 - kr) * kr / kg)),
-            u_to_b: table(&chroma(2.0 * (1.0 - kb))),
+        let fixed = |value: f64| (value * f64::from(1 << FRACTION)).round() as i32;
+        let chroma = |factor: f64| fixed(chroma_scale * factor);
+        YuvToRgb {
+            luma: fixed(luma_scale),
+            offset: fixed(0.5 - black * luma_scale),
+            v_to_r: chroma(2.0 * (1.0 - kr)),
+            u_to_g: chroma(-2.0 * (1.0 - kb) * kb / kg),
+            v_to_g: chroma(-2.0 * (1.0 - kr) * kr / kg),
+            u_to_b: chroma(2.0 * (1.0 - kb)),
         }
     }
+}
 
-    /// Converts one row to RGB. Each chroma pair is used for two pixels.
-    fn row(&self, luma: &[u8], chroma: impl Iterator<Item = (u8, u8)>, out: &mut [u8]) {
-        for ((luma, out), (u, v)) in luma.chunks(2).zip(out.chunks_mut(6)).zip(chroma) {
-            let (u, v) = (usize::from(u), usize::from(v));
-            let (r, g, b) = (self.v_to_r[v], self.u_to_g[u] + self.v_to_g[v], self.u_to_b[u]);
-            for (luma, rgb) in luma.iter().zip(out.chunks_exact_mut(3)) {
-                let y = self.luma[usize::from(*luma)];
-                let byte = |sum: i32| (sum >> 16).clamp(0, 255) as u8;
-                rgb.copy_from_slice(&[byte(y + r), byte(y + g), byte(y + b)]);
-            }
-        }
+/// Converts one row to RGB. `u` and `v` have a sample for each of `luma`.
+#[multiversion(targets("x86_64+avx2"))]
+fn convert_row(to_rgb: &YuvToRgb, luma: &[u8], u: &[u8], v: &[u8], out: &mut [u8]) {
+    for (((rgb, luma), u), v) in out.chunks_exact_mut(3).zip(luma).zip(u).zip(v) {
+        let (u, v) = (i32::from(*u) - 128, i32::from(*v) - 128);
+        let luma = i32::from(*luma) * to_rgb.luma + to_rgb.offset;
+        let byte = |sum: i32| (sum >> FRACTION).clamp(0, 255) as u8;
+        rgb[0] = byte(luma + v * to_rgb.v_to_r);
+        rgb[1] = byte(luma + u * to_rgb.u_to_g + v * to_rgb.v_to_g);
+        rgb[2] = byte(luma + u * to_rgb.u_to_b);
+    }
+}
+
+/// Writes each sample twice: all pixels of a row have their own then.
+fn double(samples: impl Iterator<Item = u8>, out: &mut [u8]) {
+    for (pair, sample) in out.chunks_mut(2).zip(samples) {
+        pair.fill(sample);
     }
 }
 
