@@ -267,7 +267,7 @@ fn statements(text: &str) -> Option<(Vec<Statement<'_>>, Vec<&str>)> {
 fn check_other_parts(before: &str, after: &str, change: &Edit) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/fuzz.toml");
     let (Ok(before), Ok(after)) = (parse(before, &path), parse(after, &path)) else { return };
-    assert!(before.model == after.model && before.server == after.server);
+    assert!(before.models == after.models && before.server == after.server);
     let others = |config: &Config| {
         let name = match change {
             Edit::Add(object) => object.get("name").and_then(Json::as_str),
