@@ -29,6 +29,7 @@ pub mod overlay_stage;
 pub mod overlay_state;
 mod pace;
 mod receive;
+mod slates;
 pub mod supervisor;
 
 use crate::base::ledger::LedgerEntry;

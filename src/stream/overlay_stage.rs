@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use jiff::tz::TimeZone;
 
 use super::drawn_overlay::DrawnOverlay;
 use super::error::{FrameError, StreamError};
@@ -15,31 +14,23 @@ use super::mask_sinks::MaskSinks;
 use super::overlay_state::OverlayState;
 use super::pace::Pace;
 use super::receive::{Received, StageClosed, receive, receive_either};
+use super::slates::{SLATE_INTERVAL, Slates};
 use crate::base::ledger::{DropReason, LedgerEntry};
 use crate::base::log_dedup;
 use crate::base::panic::panic_text;
 use crate::base::status::{Status, StreamState};
 use crate::base::timing::{Stage, Stopwatch};
 use crate::config::{OverlayConfig, StreamConfig};
-use crate::frame::{Frame, Labels, Mask, PixelFormat, VideoInfo};
+use crate::frame::{Frame, Labels, Mask, VideoInfo};
 use crate::overlay::{OutputImage, Overlay};
 use crate::publish::{CaptureTime, Output, PublishOutcome};
-use crate::redact::{Clearance, ClearedImage, Decision};
+use crate::redact::{Clearance, Decision};
 use crate::segment::SegmentError;
 use crate::segment::pool::{Matched, ModelBanner, ModelShare, NoMask};
 use crate::steady::Steady;
 
-/// How often viewers of an offline source get a frame that says so. Players need a few frames before they show the first.
-const SLATE_INTERVAL: Duration = Duration::from_millis(200);
-
 /// How often a stage that waits for a mask reports that it is alive.
 const BEAT: Duration = Duration::from_secs(1);
-
-/// While the source sends no keyframe, the last frame stays without a text for this long.
-const BRIEF: Duration = Duration::from_secs(1);
-
-/// The size of such a frame before the first frame of the camera.
-const SLATE_SIZE: (usize, usize) = (640, 360);
 
 const LOST_WORKER: &str = "the segmentation worker ended without a result";
 
@@ -88,9 +79,7 @@ pub struct OverlayStage {
     last: Option<Frame>,
     /// What of it may be published; `None` after a panic.
     last_decision: Option<Decision>,
-    last_slate: Option<Instant>,
-    /// What the slates show of it, as long as the source is offline.
-    slate: Option<ClearedImage>,
+    slates: Slates,
     /// When the first frame was captured: before it, no mask can be too old.
     started: Option<Instant>,
     demand: MaskDemand,
@@ -132,8 +121,7 @@ impl OverlayStage {
             early: Vec::new(),
             last: None,
             last_decision: None,
-            last_slate: None,
-            slate: None,
+            slates: Slates::default(),
             started: None,
         }
     }
@@ -316,7 +304,7 @@ impl OverlayStage {
     fn take_at_once(&mut self, mask: Mask) -> Result<(), StreamError> {
         match &self.last {
             // The source is offline, and the masks of its frames were removed.
-            _ if self.last_slate.is_some() => Ok(()),
+            _ if self.slates.are_shown() => Ok(()),
             Some(last) if last.seq >= mask.seq => {
                 let video = last.info();
                 self.take(mask, video)
@@ -408,7 +396,7 @@ impl OverlayStage {
             output.publish(stamp, info, &mut paint)
         }));
         self.last = Some(frame.clone());
-        (self.last_slate, self.slate) = (None, None);
+        self.slates = Slates::default();
         self.status.set_info(info);
         match outcome {
             Ok(Ok(outcome @ (PublishOutcome::Published | PublishOutcome::Encoding))) => {
@@ -469,44 +457,24 @@ impl OverlayStage {
     fn release_source(&mut self) {
         self.forget_masks();
         if let Some(last) = &mut self.last {
-            self.slate = self.clearance.release(last, self.last_decision.as_ref());
+            self.slates.set_image(self.clearance.release(last, self.last_decision.as_ref()));
         }
     }
 
     /// Shows viewers of an offline source that what they see is old.
     fn show_slate_if_due(&mut self) {
         let condition = self.status.condition();
-        let due = self.last_slate.is_none_or(|at| at.elapsed() >= SLATE_INTERVAL - SLATE_INTERVAL / 10);
-        let age = self.last.as_ref().map(|last| last.captured_at.elapsed());
-        // A loss that the next keyframe repairs at once needs no text.
-        let brief = condition.state == StreamState::AwaitsKeyframe && age.is_some_and(|age| age < BRIEF);
-        if !condition.state.shows_slate() || brief || self.pace == Pace::File || !due || !self.output.wanted() {
+        let is_due = self.slates.is_due(&condition, self.last.as_ref());
+        if !is_due || self.pace == Pace::File || !self.output.wanted() {
             return;
         }
-        if self.last_slate.is_none() {
+        if !self.slates.are_shown() {
             self.release_source();
         }
-        self.last_slate = Some(Instant::now());
-        let info = self.last.as_ref().map_or(
-            VideoInfo { fps: (25, 1), ..VideoInfo::new(PixelFormat::I420, SLATE_SIZE.0, SLATE_SIZE.1) },
-            Frame::info,
-        );
-        let since = condition.since.to_zoned_datetime(TimeZone::system()).strftime("since %H:%M:%S").to_string();
-        let title = match condition.state {
-            StreamState::AwaitsKeyframe => "WAITING FOR A KEYFRAME",
-            _ if condition.ended => "ENDED",
-            _ => "OFFLINE",
-        };
-        let lines = [title.to_string(), since];
-        let now = Instant::now();
-        // The clock of the source does not advance; that of the slate continues from the last frame.
-        let pts = self.last.as_ref().map_or(Duration::ZERO, |last| last.pts + last.captured_at.elapsed());
-        let (overlay, output) = (&mut self.overlay, &mut self.output);
-        let last = self.slate.as_ref().map(ClearedImage::frame);
-        let mut paint = |target: &mut OutputImage<'_, '_>| target.slate(overlay, last.as_ref(), &lines);
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            output.publish(CaptureTime { pts, captured_at: now, slate: true }, info, &mut paint)
-        }));
+        let slate = self.slates.next(&condition, self.last.as_ref());
+        let (overlay, output, last) = (&mut self.overlay, &mut self.output, self.slates.image());
+        let mut paint = |target: &mut OutputImage<'_, '_>| target.slate(overlay, last.as_ref(), &slate.lines);
+        let outcome = catch_unwind(AssertUnwindSafe(|| output.publish(slate.stamp, slate.info, &mut paint)));
         match outcome {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => self.log(&format!("slate not shown: {error}")),
