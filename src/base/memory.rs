@@ -44,22 +44,12 @@ impl MemoryGrowth {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::own_process::ran_in_own_process;
 
     /// Runs in a process of its own: other tests of this one measure memory, too.
     #[test]
     fn the_growth_is_that_of_the_observed_moment() {
-        const ALONE: &str = "MASKCAST_TEST_ALONE";
-        if std::env::var_os(ALONE).is_none() {
-            let name = concat!(module_path!(), "::the_growth_is_that_of_the_observed_moment");
-            let name = name.split_once("::").unwrap().1;
-            let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-            let output = command.args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().unwrap();
-            let text = String::from_utf8_lossy(&output.stdout);
-            assert!(
-                output.status.success() && text.contains("1 passed"),
-                "{text}{}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+        if ran_in_own_process(module_path!(), "the_growth_is_that_of_the_observed_moment") {
             return;
         }
         const SIZE: usize = 64 << 20;

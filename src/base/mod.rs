@@ -18,6 +18,8 @@ pub mod log_dedup;
 pub mod memory;
 pub mod mqtt_status;
 pub mod output_status;
+#[cfg(test)]
+pub mod own_process;
 pub mod panic;
 pub mod paths;
 mod publish_rate;
