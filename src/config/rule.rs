@@ -150,6 +150,15 @@ pub(super) fn check_all(rules: &mut [RuleConfig], zones: &[ZoneConfig], events: 
             let problem = format!("{:?} is already the name of another rule or recorded event", rule.name);
             section.fail("name", problem, Some("names must differ"));
         }
+        for (n, class) in rule.classes.iter().enumerate() {
+            if rule.classes[..n].contains(class) {
+                section.fail(
+                    "classes",
+                    format!("rule {:?} has the class {class:?} twice", rule.name),
+                    Some("remove one"),
+                );
+            }
+        }
         if let Some(zone) = rule.zone.as_ref().filter(|_| section.is_valid("zone"))
             && !zones.iter().any(|known| known.name == *zone)
         {

@@ -38,6 +38,10 @@ fn rules_and_zones_that_make_no_sense_are_refused() {
         ),
         (format!("{rule}{rule}"), "rule[1].name: \"r\" is already the name of another rule or recorded event"),
         (
+            "[[stream.rule]]\nname = \"r\"\nclasses = [\"car\", \"bus\", \"car\"]\n".into(),
+            "rule[0].classes: rule \"r\" has the class \"car\" twice (help: remove one)",
+        ),
+        (
             format!("{rule}when = \"often\""),
             "rule[0].when: \"often\" is not one of \"above\", \"below\", \"absent\", \"entered\", \"left\"",
         ),
