@@ -1,6 +1,7 @@
 //! The rules of one stream: evaluates them for every mask, and sends the messages about their events.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -28,6 +29,8 @@ pub struct StreamEvents {
     stream: Arc<str>,
     hub: Arc<EventHub>,
     zones: Arc<ZoneState>,
+    /// Whether there are rules, which the overlay stage asks for with each frame: it does not wait for `state` then.
+    has_rules: AtomicBool,
     state: Mutex<RunningRules>,
 }
 
@@ -107,7 +110,7 @@ impl StreamEvents {
             zones: [].into(),
             recording: None,
         };
-        StreamEvents { stream: stream.into(), hub, zones, state: Mutex::new(rules) }
+        StreamEvents { stream: stream.into(), hub, zones, has_rules: AtomicBool::new(false), state: Mutex::new(rules) }
     }
 
     /// Replaces rules and zones. Rules that have not changed keep their state, the events of others end. `zones` are the zones
@@ -158,6 +161,7 @@ impl StreamEvents {
             };
             state.rules.push(running);
         }
+        self.has_rules.store(!state.rules.is_empty(), Ordering::Relaxed);
         for mut removed in before.into_iter().flatten() {
             self.end(&mut removed, Instant::now(), EndReason::Removed);
         }
@@ -365,7 +369,7 @@ impl MaskSink for EventSink {
     }
 
     fn needs_masks(&self) -> bool {
-        !self.0.state.lock().rules.is_empty()
+        self.0.has_rules.load(Ordering::Relaxed)
     }
 
     fn clear(&mut self) {
