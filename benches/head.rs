@@ -1,5 +1,5 @@
-//! Time of a run of a model on one core: all steps in ONNX Runtime, and the last ones by the service. Runs alternate, so that other
-//! programs slow both down.
+//! Time of a run of a model on one core: all steps in ONNX Runtime, and the first convolution's windows and the last steps by the
+//! service. Runs alternate, so that other programs slow both down.
 //!
 //! `cargo bench --bench head [-- MODEL…]`
 

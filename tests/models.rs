@@ -225,6 +225,7 @@ fn the_service_computes_the_masks_of_the_whole_graph_of_the_bundled_models() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("models/{name}.onnx"));
         let (model, whole) = (Model::load(&cpu(&path), 1).unwrap(), Model::load_whole(&cpu(&path), 1).unwrap());
         assert!(model.has_own_head() && !whole.has_own_head(), "{name}");
+        assert!(model.has_own_stem() && !whole.has_own_stem(), "{name}");
         assert_eq!(model.contract.output, whole.contract.output);
         assert_eq!(model.contract.others, whole.contract.others);
         assert_eq!(model.golden_difference, whole.golden_difference);
@@ -293,6 +294,20 @@ fn a_manifest_with_another_output_uses_the_whole_graph() {
     let model = Model::load(&cpu(&path), 1).unwrap();
     assert!(!model.has_own_head());
     assert_eq!(model.contract.output.name, "mask");
+}
+
+#[test]
+fn a_manifest_with_another_order_of_colours_uses_the_first_convolution_of_the_graph() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("everyday.onnx");
+    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/everyday.onnx"), &path).unwrap();
+    let rgb = Model::load(&cpu(&path), 1).unwrap();
+    let golden = rgb.contract.golden.as_ref().unwrap().rgb.clone();
+    let mask = rgb.segmenter(1).unwrap().run_rgb(&golden, 1).unwrap();
+    std::fs::write(folder.path().join("everyday.toml"), "[input]\norder = \"rgb\"\n").unwrap();
+    let model = Model::load(&cpu(&path), 1).unwrap();
+    assert!(!model.has_own_stem());
+    assert!(model.segmenter(1).unwrap().run_rgb(&golden, 1).unwrap() == mask);
 }
 
 #[test]

@@ -139,8 +139,14 @@ fn verify(path: &Path, options: &VerifyArgs) -> Result<(), Failure> {
         println!("  {:9} refused: {reason}", provider.name());
     }
     println!("  {:9} runs it: {}", model.provider.name(), model.placement);
-    if model.has_own_head() {
-        println!("            Maskcast itself computes the last steps, which takes less time than in ONNX Runtime");
+    let steps = match (model.has_own_stem(), model.has_own_head()) {
+        (true, true) => Some("the windows of the first convolution and the last steps"),
+        (true, false) => Some("the windows of the first convolution"),
+        (false, true) => Some("the last steps"),
+        (false, false) => None,
+    };
+    if let Some(steps) = steps {
+        println!("            Maskcast itself computes {steps}, which takes less time than in ONNX Runtime");
     }
     let input = &model.contract.input;
     println!("  input     {} {}x{}, {}", input.name, input.width, input.height, input.describe());

@@ -55,6 +55,13 @@ pub(super) struct ModelOutputs {
     pub others: Vec<String>,
 }
 
+/// What of the file is not in the session, because some steps of the model are computed elsewhere.
+#[derive(Default)]
+pub(super) struct FileTensors {
+    pub input: Option<TensorSpec>,
+    pub outputs: Option<ModelOutputs>,
+}
+
 /// An entry of `maskcast.labels`.
 #[derive(Clone, Debug, Deserialize)]
 struct MetadataLabel {
@@ -76,27 +83,23 @@ impl Contract {
     /// # Errors
     /// A declaration of the model or of its manifest that cannot be used, with what to write into the manifest.
     pub fn read(session: &Session, path: &Path) -> Result<Self, UnusableModel> {
-        Contract::read_with_outputs(session, path, None)
+        Contract::read_with(session, path, FileTensors::default())
     }
 
-    /// The same with outputs that are not those of the session.
+    /// The same with an input or outputs that are not those of the session.
     ///
     /// # Errors
     /// As [`Contract::read`].
-    pub(super) fn read_with_outputs(
-        session: &Session,
-        path: &Path,
-        outputs: Option<ModelOutputs>,
-    ) -> Result<Self, UnusableModel> {
+    pub(super) fn read_with(session: &Session, path: &Path, tensors: FileTensors) -> Result<Self, UnusableModel> {
         let manifest = ModelManifest::beside(path)?;
-        Contract::with_manifest(session, path, manifest, outputs).map_err(|error| UnusableModel::new(path, error))
+        Contract::with_manifest(session, path, manifest, tensors).map_err(|error| UnusableModel::new(path, error))
     }
 
     fn with_manifest(
         session: &Session,
         path: &Path,
         manifest: Option<ModelManifest>,
-        outputs: Option<ModelOutputs>,
+        FileTensors { input, outputs }: FileTensors,
     ) -> Result<Self, ContractError> {
         let metadata = session.metadata().map_err(|error| ContractError::MetadataUnreadable(error.into()))?;
         let version = metadata.custom("maskcast.version");
@@ -118,7 +121,10 @@ impl Contract {
             Some(text) => parse_output(&text).map_err(invalid("maskcast.output"))?,
             None => manifest.as_ref().and_then(|manifest| manifest.output.clone()).unwrap_or_default(),
         };
-        let input = image_input(session.inputs())?;
+        let input = match input {
+            Some(input) => input,
+            None => image_input(session.inputs())?,
+        };
         let input = input::read(&input, manifest.as_ref().and_then(|manifest| manifest.input.as_ref()))?;
         let hints = OutputHints { labels: labels.len(), manifest: &output_settings, input: input.layout };
         let (output, candidates) = match &outputs {

@@ -29,9 +29,11 @@ mod scale;
 pub mod scores;
 pub mod segmenter;
 mod session;
+mod stem;
 mod tiled;
 pub mod tuning;
 pub mod unlabelled;
+mod wire;
 
 pub use device_slots::PlacedSegmenter;
 pub use error::{MachineError, ModelError, ModelProblem, ProviderProblem, RunOutputError, SegmentError, UnusableModel};

@@ -12,7 +12,6 @@ use super::engine::has_nvidia_gpu;
 use super::error::{FittingInput, provider_problems};
 use super::file::{self, ModelFile};
 use super::golden::TOLERANCE;
-use super::head::{Head, HeadProblem};
 use super::inspect::Inspection;
 use super::manifest::ModelManifest;
 use super::placement::Placement;
@@ -23,7 +22,10 @@ use super::unlabelled::Unlabelled;
 use super::{MachineError, ModelError, ModelProblem, ProviderProblem, SegmentError, UnusableModel, runtime};
 use crate::config::{ModelConfig, Provider, Require};
 
+mod own_steps;
 mod timing;
+
+use own_steps::OwnSteps;
 
 /// A model that was loaded and checked. Creates [`OnnxSegmenter`]s.
 pub struct Model {
@@ -44,8 +46,8 @@ pub struct Model {
     /// Counter of mask pixels without a label.
     pub unlabelled: Arc<Unlabelled>,
     config: ModelConfig,
-    /// Computes the last steps of the model, which `file` does not have then.
-    head: Option<Arc<Head>>,
+    /// The steps of the model that ONNX Runtime does not compute, which `file` does not have then.
+    own_steps: OwnSteps,
     /// The file as it was loaded. A worker that opens a new session must not read a file that was replaced in the meantime.
     file: Arc<ModelFile>,
     /// The session that was checked and its number of threads, until a worker takes it: opening one may take seconds (with a
@@ -73,7 +75,7 @@ impl Model {
         Self::load_with(config, threads, false)
     }
 
-    fn load_with(config: &ModelConfig, threads: usize, with_head: bool) -> Result<Model, ModelError> {
+    fn load_with(config: &ModelConfig, threads: usize, with_own_steps: bool) -> Result<Model, ModelError> {
         runtime::load(config.runtime.as_deref()).map_err(MachineError::from)?;
         let file = file::read(&config.path).map_err(|problem| UnusableModel::new(&config.path, problem))?;
         let file = Arc::new(file);
@@ -83,13 +85,13 @@ impl Model {
                 break;
             }
             if provider == Provider::Cpu
-                && with_head
-                && let Some(model) = Self::load_with_head(config, &file, threads)
+                && with_own_steps
+                && let Some(model) = Self::load_with_own_steps(config, &file, threads)
             {
                 return Ok(model.chosen(refused));
             }
             match open_session(config, &file, provider, config.device.first(), threads) {
-                Ok(session) => match Self::check(config, &file, provider, session, threads, None) {
+                Ok(session) => match Self::check(config, &file, provider, session, threads, OwnSteps::default()) {
                     Ok(model) => return Ok(model.chosen(refused)),
                     // Another provider may work when a GPU fails or computes a wrong result.
                     Err(CheckError::Provider(problem)) if provider != Provider::Cpu => {
@@ -124,57 +126,14 @@ impl Model {
         Model { refused, ..self }
     }
 
-    /// The model on the CPU with its last steps computed by [`Head`]; `None` if the file does not describe them, or if they do not
-    /// give the masks of the whole graph.
-    fn load_with_head(config: &ModelConfig, file: &Arc<ModelFile>, threads: usize) -> Option<Model> {
-        let loaded = match Head::of(config, file) {
-            Ok(Some((head, pruned))) => Self::try_head(config, file, Arc::new(head), pruned, threads),
-            Ok(None) => return None,
-            Err(problem) => Err(problem.into()),
-        };
-        match loaded {
-            Ok(model) => Some(model),
-            Err(refusal) => {
-                tracing::warn!(
-                    model = %config.path.display(),
-                    "the last steps of the model run in ONNX Runtime, which takes longer: {refusal}"
-                );
-                None
-            }
-        }
-    }
-
-    fn try_head(
-        config: &ModelConfig,
-        file: &ModelFile,
-        head: Arc<Head>,
-        pruned: ModelFile,
-        threads: usize,
-    ) -> Result<Model, HeadRefusal> {
-        let session = open_session(config, &pruned, Provider::Cpu, config.device.first(), threads)?;
-        let model = Self::check(config, &Arc::new(pruned), Provider::Cpu, session, threads, Some(head))?;
-        if let (Some(golden), Some(difference)) = (&model.contract.golden, model.golden_difference)
-            && difference > 0.0
-        {
-            // The processor of the trainer rounds in another way, or the head is wrong: the graph shows which.
-            let session = open_session(config, file, Provider::Cpu, config.device.first(), threads)?;
-            let contract = Contract::read(&session, &config.path).map_err(CheckError::from)?;
-            let (expected, _) = OnnxSegmenter::new(session, Arc::new(contract), 1).run_rgb(&golden.rgb, 1)?;
-            let mut segmenter = model.take_session(threads)?;
-            let (mask, _) = segmenter.run_rgb(&golden.rgb, 1)?;
-            model.return_session(threads, segmenter);
-            let different = mask.iter().zip(&expected).filter(|(a, b)| a != b).count();
-            let share = different as f64 / expected.len().max(1) as f64;
-            if share > TIES || mask.len() != expected.len() {
-                return Err(HeadRefusal::Different(share));
-            }
-        }
-        Ok(model)
+    /// Whether the windows of the first convolution of the model are made without ONNX Runtime.
+    pub fn has_own_stem(&self) -> bool {
+        self.own_steps.stem.is_some()
     }
 
     /// Whether the last steps of the model are computed without ONNX Runtime.
     pub fn has_own_head(&self) -> bool {
-        self.head.is_some()
+        self.own_steps.head.is_some()
     }
 
     /// Checks that a session runs on its provider and that the golden frame has the mask that the trainer computed.
@@ -187,14 +146,14 @@ impl Model {
         provider: Provider,
         session: Session,
         threads: usize,
-        head: Option<Arc<Head>>,
+        own_steps: OwnSteps,
     ) -> Result<Model, CheckError> {
-        let outputs = head.as_ref().map(|head| head.of_graph());
-        let contract = Contract::read_with_outputs(&session, &config.path, outputs)?;
+        let contract = Contract::read_with(&session, &config.path, own_steps.tensors())?;
         let batch = fixed_batch(config, provider, &contract);
         let unlabelled = Arc::default();
         let mut segmenter = OnnxSegmenter::new(session, Arc::new(contract), batch)
-            .with_head(head.clone())
+            .with_head(own_steps.head.clone())
+            .with_stem(own_steps.stem.clone())
             .with_counter(&unlabelled)
             .named(&name_of(&config.path));
         let inspection = segmenter
@@ -258,7 +217,7 @@ impl Model {
             warnings,
             unlabelled,
             config: config.clone(),
-            head,
+            own_steps,
             file: Arc::clone(file),
             checked_session: Mutex::new(Some((threads, segmenter))),
             devices: DeviceSlots::new(&config.device),
@@ -300,7 +259,8 @@ impl Model {
         let contract = Arc::clone(&self.contract);
         let batch = fixed_batch(&self.config, self.provider, &contract);
         let mut segmenter = OnnxSegmenter::new(session, contract, batch)
-            .with_head(self.head.clone())
+            .with_head(self.own_steps.head.clone())
+            .with_stem(self.own_steps.stem.clone())
             .with_counter(&self.unlabelled)
             .named(&self.name());
         // The first run allocates memory, and takes seconds on a GPU, so it is done before the first frame.
@@ -401,25 +361,6 @@ enum CheckError {
     /// This provider cannot use the model; another may.
     #[error(transparent)]
     Provider(#[from] ProviderProblem),
-}
-
-/// Largest share of pixels (0 to 1) in which the masks of a head and of the graph may differ. Where two classes are equal, the last bit
-/// of a sum decides, and some processors compute it in another way.
-const TIES: f64 = 5e-4;
-
-/// Why the last steps of a model are not computed by [`Head`].
-#[derive(Debug, thiserror::Error)]
-enum HeadRefusal {
-    #[error(transparent)]
-    Problem(#[from] HeadProblem),
-    #[error(transparent)]
-    Session(#[from] SessionError),
-    #[error(transparent)]
-    Check(#[from] CheckError),
-    #[error(transparent)]
-    Run(#[from] SegmentError),
-    #[error("its description gives other masks than the graph, in {:.2} % of the golden frame", .0 * 100.0)]
-    Different(f64),
 }
 
 fn log_refused(provider: Provider, problem: &ProviderProblem) {

@@ -4,7 +4,7 @@
 //! reads 1.5 bytes a pixel once, where converting first would also write 6 million bytes that are not needed.
 
 use multiversion::multiversion;
-use opencv::core::{Mat, Rect, Size, Vec2b};
+use opencv::core::{Mat, Rect, Size, ToInputArray, Vec2b};
 use opencv::imgproc::{INTER_AREA, INTER_LINEAR, resize};
 use opencv::prelude::*;
 
@@ -80,7 +80,8 @@ impl Preprocessor {
         let luma = self.luma.data_bytes().map_err(opencv_error)?;
         let first = self.chroma[0].data_bytes().map_err(opencv_error)?;
         let [u, v] = &mut self.chroma_row;
-        (u.resize(width, 0), v.resize(width, 0));
+        u.resize(width, 0);
+        v.resize(width, 0);
         for (y, row) in out.chunks_exact_mut(width * 3).enumerate() {
             // Two rows have the same chroma.
             if y % 2 == 0 {
@@ -111,10 +112,9 @@ impl Preprocessor {
     pub fn guide(&mut self, format: PixelFormat) -> Result<Guide, SegmentError> {
         let (width, height) = Guide::size(self.width, self.height);
         let mut guide = Guide::new(width, height);
-        let size = Size::new(width as i32, height as i32);
-        let small = &mut self.small;
+        let (half, small) = (&mut self.half, &mut self.small);
         let mut scale = |from: &Mat, work: &mut dyn FnMut(&[u8])| -> Result<(), SegmentError> {
-            resize(from, small, size, 0.0, 0.0, INTER_AREA).map_err(opencv_error)?;
+            shrink(from, (width, height), half, small)?;
             work(small.data_bytes().map_err(opencv_error)?);
             Ok(())
         };
@@ -163,11 +163,22 @@ fn scale_plane<T: opencv::core::DataType>(
     let bytes = Mat::new_rows_cols_with_data(rows as i32, (row_samples * sample) as i32, data).map_err(opencv_error)?;
     let samples = bytes.reshape(sample as i32, rows as i32).map_err(opencv_error)?;
     let view = Mat::roi(&samples, Rect::new(0, 0, from.0 as i32, rows as i32)).map_err(opencv_error)?;
+    shrink(&view, to, half, out)
+}
+
+/// Scales an image to the size `to`, `(width, height)`, as [`scale_plane`] does. `half` is overwritten.
+fn shrink(
+    view: &(impl MatTraitConst + ToInputArray),
+    to: (usize, usize),
+    half: &mut Mat,
+    out: &mut Mat,
+) -> Result<(), SegmentError> {
+    let mut size = (view.cols() as usize, view.rows() as usize);
     let target = Size::new(to.0 as i32, to.1 as i32);
     let can_halve = |size: (usize, usize)| {
         size.0.is_multiple_of(2) && size.1.is_multiple_of(2) && size.0 / 2 >= to.0 && size.1 / 2 >= to.1
     };
-    let (mut size, mut halved) = (from, false);
+    let mut halved = false;
     while can_halve(size) {
         size = (size.0 / 2, size.1 / 2);
         let smaller = Size::new(size.0 as i32, size.1 as i32);
@@ -176,7 +187,7 @@ fn scale_plane<T: opencv::core::DataType>(
             resize(half, &mut next, smaller, 0.0, 0.0, INTER_AREA).map_err(opencv_error)?;
             *half = next;
         } else {
-            resize(&view, half, smaller, 0.0, 0.0, INTER_AREA).map_err(opencv_error)?;
+            resize(view, half, smaller, 0.0, 0.0, INTER_AREA).map_err(opencv_error)?;
             halved = true;
         }
     }
@@ -186,7 +197,7 @@ fn scale_plane<T: opencv::core::DataType>(
     if halved {
         resize(half, out, target, 0.0, 0.0, interpolation).map_err(opencv_error)
     } else {
-        resize(&view, out, target, 0.0, 0.0, interpolation).map_err(opencv_error)
+        resize(view, out, target, 0.0, 0.0, interpolation).map_err(opencv_error)
     }
 }
 

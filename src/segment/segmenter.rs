@@ -18,6 +18,7 @@ use super::manifest::{ChannelOrder, Layout, ManifestInput};
 use super::normalisation::NormalisationTable;
 use super::placement::{Placement, ProfileError};
 use super::preprocess::Preprocessor;
+use super::stem::Stem;
 use super::unlabelled::Unlabelled;
 use super::{ModelProblem, RunOutputError, SegmentError};
 use crate::frame::ClassId;
@@ -30,6 +31,8 @@ pub struct OnnxSegmenter {
     contract: Arc<Contract>,
     /// Computes the masks, for a session without the last steps of the model.
     head: Option<Arc<Head>>,
+    /// Writes the input, for a session without the first convolution of the model.
+    stem: Option<Arc<Stem>>,
     pub(super) preprocessor: Preprocessor,
     /// Smallest number of images in a run. Grey images fill up smaller batches.
     batch: usize,
@@ -56,6 +59,7 @@ impl OnnxSegmenter {
             session,
             contract,
             head: None,
+            stem: None,
             preprocessor,
             batch,
             rgb: Vec::new(),
@@ -75,6 +79,11 @@ impl OnnxSegmenter {
     /// The same segmenter for a session without the last steps of the model, which `head` computes.
     pub(super) fn with_head(self, head: Option<Arc<Head>>) -> Self {
         OnnxSegmenter { head, ..self }
+    }
+
+    /// The same segmenter for a session whose input are the windows of `stem`.
+    pub(super) fn with_stem(self, stem: Option<Arc<Stem>>) -> Self {
+        OnnxSegmenter { stem, ..self }
     }
 
     /// The same segmenter, whose masks have the name of the model.
@@ -275,15 +284,19 @@ impl OnnxSegmenter {
         let input = &self.contract.input;
         let order = (input.layout, input.order);
         let pixels = input.width * input.height;
-        let shape = match input.layout {
-            Layout::Nhwc => [n, input.height, input.width, 3],
-            Layout::Nchw => [n, 3, input.height, input.width],
+        let shape = match (&self.stem, input.layout) {
+            (Some(stem), _) => stem.shape(n),
+            (None, Layout::Nhwc) => [n, input.height, input.width, 3],
+            (None, Layout::Nchw) => [n, 3, input.height, input.width],
         };
         let failed = |error: ort::Error| SegmentError::Run(error.into());
         let name = input.name.as_str();
         let outputs = match &input.pixels {
             InputPixels::Bytes => {
-                let bytes = if order == (Layout::Nhwc, ChannelOrder::Rgb) {
+                let bytes = if let Some(stem) = &self.stem {
+                    stem.write_windows(rgb, n, &mut self.bytes);
+                    &self.bytes
+                } else if order == (Layout::Nhwc, ChannelOrder::Rgb) {
                     rgb
                 } else {
                     arrange(order, |_, byte| byte, rgb, pixels, &mut self.bytes);

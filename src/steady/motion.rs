@@ -86,14 +86,12 @@ impl<'a> Window<'a> {
         let y = (self.y + vy).clamp(0, (self.now.height - WINDOW) as i32) as usize;
         let a = &self.now.detail[self.y as usize * stride + self.x as usize..][..(WINDOW - 1) * stride + WINDOW];
         let b = &self.before.detail[y * stride + x..][..(WINDOW - 1) * stride + WINDOW];
-        let half = |rows: std::ops::Range<usize>| -> u32 {
-            let row = |image: &[u8], row: usize| -> [u8; WINDOW] {
-                image[row * stride..][..WINDOW].try_into().unwrap_or_default()
-            };
-            rows.step_by(2).map(|n| two_rows([row(a, n), row(a, n + 1)], [row(b, n), row(b, n + 1)])).sum()
+        let row = |image: &[u8], row: usize| -> [u8; WINDOW] {
+            image[row * stride..][..WINDOW].try_into().unwrap_or_default()
         };
-        let upper = half(0..WINDOW / 2);
-        if upper >= limit { upper } else { upper + half(WINDOW / 2..WINDOW) }
+        let pair = |n: usize| two_rows([row(a, n), row(a, n + 1)], [row(b, n), row(b, n + 1)]);
+        let upper = pair(0) + pair(2);
+        if upper >= limit { upper } else { upper + pair(4) + pair(6) }
     }
 }
 

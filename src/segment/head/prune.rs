@@ -1,15 +1,16 @@
 //! Rewrites an ONNX file so that it has other outputs, and only the nodes and constants that these need.
 //!
-//! ONNX Runtime runs all nodes of a graph, whichever outputs are requested. The messages (onnx/onnx.proto, IR version 9) are copied
-//! field by field in the wire format of protocol buffers, so that fields that are not known here are kept.
+//! ONNX Runtime runs all nodes of a graph, whichever outputs are requested. The messages are those of onnx/onnx.proto, IR version 9.
 
 use std::collections::HashSet;
+
+use crate::segment::wire::{Damaged, Field, fields, named, put, put_number};
 
 /// Why a file cannot be rewritten.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PruneError {
-    #[error("the file is not a complete ONNX model")]
-    Damaged,
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
     #[error("it has no value {0}")]
     Missing(String),
     /// The graphs in a node may use any value.
@@ -37,19 +38,6 @@ mod field {
     pub const CONTENT: u64 = 2;
 }
 
-/// The type of a field with a length.
-const LENGTH: u64 = 2;
-
-/// A field of a message.
-#[derive(Clone, Copy)]
-struct Field<'a> {
-    number: u64,
-    /// With its key.
-    whole: &'a [u8],
-    /// The bytes of a field with a length; else empty.
-    content: &'a [u8],
-}
-
 /// The metadata `key` of a file.
 pub fn metadata(file: &[u8], key: &str) -> Option<String> {
     let model = fields(file).ok()?;
@@ -69,8 +57,8 @@ pub fn outputs(file: &[u8]) -> Result<Vec<String>, PruneError> {
     outputs
         .map(|output| {
             let output = fields(output.content)?;
-            let name = named(&output, field::NAME).ok_or(PruneError::Damaged)?;
-            String::from_utf8(name.to_vec()).map_err(|_| PruneError::Damaged)
+            let name = named(&output, field::NAME).ok_or(Damaged)?;
+            String::from_utf8(name.to_vec()).map_err(|_| Damaged.into())
         })
         .collect()
 }
@@ -94,7 +82,7 @@ pub fn prune(file: &[u8], wanted: &[(&str, i32)]) -> Result<Vec<u8>, PruneError>
 
 /// The content of the graph.
 fn graph<'a>(model: &[Field<'a>]) -> Result<&'a [u8], PruneError> {
-    named(model, field::MODEL_GRAPH).ok_or(PruneError::Damaged)
+    Ok(named(model, field::MODEL_GRAPH).ok_or(Damaged)?)
 }
 
 fn pruned_graph(graph: &[u8], wanted: &[(&str, i32)]) -> Result<Vec<u8>, PruneError> {
@@ -160,73 +148,4 @@ fn value_info(name: &str, element: i32) -> Vec<u8> {
     put(&mut info, field::NAME, name.as_bytes());
     put(&mut info, field::CONTENT, &kind);
     info
-}
-
-/// The content of the first field of that number.
-fn named<'a>(message: &[Field<'a>], number: u64) -> Option<&'a [u8]> {
-    message.iter().find(|part| part.number == number).map(|part| part.content)
-}
-
-/// The fields of a message.
-fn fields(message: &[u8]) -> Result<Vec<Field<'_>>, PruneError> {
-    let mut found = Vec::new();
-    let mut rest = message;
-    while !rest.is_empty() {
-        let start = rest;
-        let key = number(&mut rest)?;
-        let mut content: &[u8] = &[];
-        match key & 7 {
-            0 => {
-                number(&mut rest)?;
-            }
-            1 => {
-                take(&mut rest, 8)?;
-            }
-            LENGTH => {
-                let length = usize::try_from(number(&mut rest)?).map_err(|_| PruneError::Damaged)?;
-                content = take(&mut rest, length)?;
-            }
-            5 => {
-                take(&mut rest, 4)?;
-            }
-            _ => return Err(PruneError::Damaged),
-        }
-        found.push(Field { number: key >> 3, whole: &start[..start.len() - rest.len()], content });
-    }
-    Ok(found)
-}
-
-fn take<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8], PruneError> {
-    let (taken, after) = rest.split_at_checked(length).ok_or(PruneError::Damaged)?;
-    *rest = after;
-    Ok(taken)
-}
-
-/// A number of variable length.
-fn number(rest: &mut &[u8]) -> Result<u64, PruneError> {
-    let mut number = 0;
-    for shift in (0..64).step_by(7) {
-        let (&byte, after) = rest.split_first().ok_or(PruneError::Damaged)?;
-        *rest = after;
-        number |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Ok(number);
-        }
-    }
-    Err(PruneError::Damaged)
-}
-
-fn put_number(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push((number & 0x7f) as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-/// Appends a field with a length.
-fn put(out: &mut Vec<u8>, number: u64, content: &[u8]) {
-    put_number(out, number << 3 | LENGTH);
-    put_number(out, content.len() as u64);
-    out.extend_from_slice(content);
 }
