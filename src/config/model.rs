@@ -83,9 +83,10 @@ pub struct ModelConfig {
     /// Number of CPU cores that ONNX Runtime may use; 0 = all.
     #[schemars(range(min = 0, max = 1024), extend("x-help" = "0 is all cores"))]
     pub threads: usize,
-    /// Number of model sessions that run in parallel on the CPU and share `threads`; 0 = the fastest number, measured at the
-    /// start.
-    #[schemars(range(min = 0, max = 256), extend("x-help" = "0 is measured at start"))]
+    /// Number of model sessions that run in parallel. On the CPU they share `threads`; 0 = the fastest number, measured at the
+    /// start. On GPUs it is the number of all sessions, which are distributed evenly over the GPUs of `device`; 0 = two for each
+    /// GPU. With fewer sessions than GPUs, the last GPUs of the list are not used.
+    #[schemars(range(min = 0, max = 256), extend("x-help" = "0 is measured at start on the CPU, and two for each GPU"))]
     pub workers: usize,
     /// Maximum number of frames in one run of the model, each of another stream; 0 = 1. On a GPU, every run has this number
     /// of frames; if fewer frames wait, grey ones are added.

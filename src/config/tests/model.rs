@@ -81,7 +81,8 @@ fn errors_of_several_models_have_their_places() {
     assert_eq!(
         errors(&format!("{street}[[model]]\nname = \"yard\"\npath = \"m.onnx\"\nworkers = -1\nwokers = 2\n")),
         [
-            "7: model[yard].workers: -1 is not between 0 and 256 (help: 0 is measured at start; the default is 0)",
+            "7: model[yard].workers: -1 is not between 0 and 256 (help: 0 is measured at start on the CPU, and two for each \
+             GPU; the default is 0)",
             "8: model[yard].wokers: unknown key (help: did you mean workers?)"
         ]
     );
