@@ -33,3 +33,4 @@ pub mod status;
 pub mod stop;
 pub mod timing;
 pub mod webhook_status;
+pub mod wrapped;

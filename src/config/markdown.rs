@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde_json::Value as Json;
 
 use super::schema::{Applies, Object, Table, applies_of, choices, tables, text};
+use crate::base::wrapped::wrapped;
 
 /// The text above the tables of keys.
 const INTRODUCTION: &str = include_str!("introduction.md");
@@ -16,10 +17,7 @@ pub fn markdown() -> String {
         let header = table.header();
         let about = text(table.schema, "description").unwrap_or_default();
         // Fails for no String.
-        let _ = write!(page, "\n## `{header}`\n\n{}\n", one_line(about));
-        if table.may_be_array {
-            let _ = write!(page, "\nSeveral tables are written `[[{}]]`, each with a `name`.\n", table.path);
-        }
+        let _ = write!(page, "\n## `{header}`\n\n{}\n", wrapped(about));
         if let Some(applies) = table.applies {
             let words = in_words(applies);
             // The API cannot change the table.

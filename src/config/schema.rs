@@ -164,8 +164,6 @@ pub(super) struct Table {
     pub(super) path: &'static str,
     /// Whether it is written in double brackets.
     pub(super) is_array: bool,
-    /// Whether it may also be written several times, in double brackets.
-    pub(super) may_be_array: bool,
     pub(super) schema: &'static Object,
     /// When a change takes effect, unless a key has its own `x-applies`.
     pub(super) applies: Option<Applies>,
@@ -200,9 +198,8 @@ pub(super) fn tables() -> &'static [Table] {
                 let Some((inner, is_array)) = inner_table(property) else { continue };
                 let path: &'static str = if path.is_empty() { name } else { format!("{path}.{name}").leak() };
                 let applies = applies_of(property).or(applies_of(inner)).or(applies);
-                let may_be_array = property.contains_key("x-single");
-                let is_array = is_array && !may_be_array;
-                tables.push(Table { path, is_array, may_be_array, schema: inner, applies });
+                let is_array = is_array && !property.contains_key("x-single");
+                tables.push(Table { path, is_array, schema: inner, applies });
                 collect(path, inner, applies, tables);
             }
         }

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::auth::{RequiredAccess, required_access};
 use super::openapi;
+use crate::base::wrapped::wrapped;
 use crate::users::Role;
 
 mod document;
@@ -276,9 +277,9 @@ fn text(value: &Value) -> &str {
 }
 
 /// Adds a paragraph.
-fn push(out: &mut String, paragraph: &str) {
-    if !paragraph.is_empty() {
-        let _ = write!(out, "{paragraph}\n\n");
+fn push(out: &mut String, text: &str) {
+    if !text.is_empty() {
+        let _ = write!(out, "{}\n\n", wrapped(text));
     }
 }
 
