@@ -33,6 +33,8 @@ pub struct OnnxSegmenter {
     head: Option<Arc<Head>>,
     /// Writes the input, for a session without the first convolution of the model.
     stem: Option<Arc<Stem>>,
+    /// Options of the runs that compute what the mask needs.
+    options: Option<Options>,
     pub(super) preprocessor: Preprocessor,
     /// Smallest number of images in a run. Grey images fill up smaller batches.
     batch: usize,
@@ -60,6 +62,7 @@ impl OnnxSegmenter {
             contract,
             head: None,
             stem: None,
+            options: None,
             preprocessor,
             batch,
             rgb: Vec::new(),
@@ -78,7 +81,7 @@ impl OnnxSegmenter {
 
     /// The same segmenter for a session without the last steps of the model, which `head` computes.
     pub(super) fn with_head(self, head: Option<Arc<Head>>) -> Self {
-        OnnxSegmenter { head, ..self }
+        OnnxSegmenter { head, options: None, ..self }
     }
 
     /// The same segmenter for a session whose input are the windows of `stem`.
@@ -131,6 +134,7 @@ impl OnnxSegmenter {
         let outputs = self.session.outputs().iter().map(|outlet| outlet.name());
         contract.others = outputs.filter(|name| name != named).map(str::to_owned).collect();
         self.contract = Arc::new(contract);
+        self.options = None;
         Ok(Ok(inspection))
     }
 
@@ -226,8 +230,14 @@ impl OnnxSegmenter {
     /// # Errors
     /// ONNX Runtime fails, or the output does not have the expected shape.
     pub fn run_rgb(&mut self, rgb: &[u8], n: usize) -> Result<(Vec<ClassId>, (usize, usize)), SegmentError> {
-        let options = run_options(&self.reader().outputs())?;
-        self.run_filled(rgb, n, &options)
+        // Kept from run to run.
+        let options = match self.options.take() {
+            Some(options) => options,
+            None => run_options(&self.reader().outputs())?,
+        };
+        let result = self.run_filled(rgb, n, &options);
+        self.options = Some(options);
+        result
     }
 
     /// Fills the batch up with grey images.

@@ -128,6 +128,10 @@ impl OnnxSegmenter {
         for (frame, classes) in frames.iter().zip(masks.clone()) {
             self.unlabelled.count(&frame.stream, classes, self.contract.labels.len());
         }
+        if frames.len() == 1 && images == 1 {
+            // Without a copy.
+            return Ok(probable.into_iter().map(|probable| (classes, size, probable)).collect());
+        }
         Ok(masks.zip(probable).map(|(classes, probable)| (classes.to_vec(), size, probable)).collect())
     }
 }
