@@ -59,6 +59,7 @@ fn mask(mut class: impl FnMut(usize, usize) -> usize) -> Mask {
         guide: None,
         probable: None,
         confirmed: false,
+        seen: None,
     }
 }
 

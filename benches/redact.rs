@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use maskcast::config::{OverlayConfig, RedactConfig, RedactStyle};
-use maskcast::frame::{Frame, Label, Labels, Mask, OwnedImage, PixelFormat, Pixels, Rgb, Tiles, VideoInfo};
+use maskcast::frame::{Crop, Frame, Label, Labels, Mask, OwnedImage, PixelFormat, Pixels, Rgb, Tiles, VideoInfo};
 use maskcast::overlay::{OutputImage, Overlay};
 use maskcast::redact::Clearance;
 
@@ -77,6 +77,7 @@ fn measure(style: RedactStyle, info: VideoInfo) -> Times {
             pixels: Arc::clone(&pixels),
             bias: None,
             gate: None,
+            crop: Crop::default(),
             tiles: Tiles::default(),
         };
         let mask = people(seq, captured_at, &labels);
@@ -121,6 +122,7 @@ fn people(time: u64, captured_at: Instant, labels: &Labels) -> Mask {
         guide: None,
         probable: None,
         confirmed: false,
+        seen: None,
     }
 }
 

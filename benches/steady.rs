@@ -63,6 +63,7 @@ fn median(pan: f64, errors: u32) -> Duration {
             guide: Some(Box::new(guide)),
             probable: None,
             confirmed: false,
+            seen: None,
         };
         let start = Instant::now();
         std::hint::black_box(steady.steady(&mask, Smooth::Normal));

@@ -83,6 +83,7 @@ fn mask(labels: &Labels, zones: &Zones, minute: u64) -> StreamMask {
         guide: None,
         probable: None,
         confirmed: false,
+        seen: None,
     };
     let counts = ZoneMeter::new(Arc::clone(zones)).measure(&mask);
     let mut mask = StreamMask::new(&"gate".into(), Arc::new(mask), VideoInfo::new(PixelFormat::I420, 2, 2), counts);

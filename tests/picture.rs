@@ -67,6 +67,7 @@ fn scene(frames: usize) -> impl Iterator<Item = OwnedImage> {
             guide: None,
             probable: None,
             confirmed: false,
+            seen: None,
         };
         let mut drawn = OwnedImage::new(info, 0);
         overlay.draw(&frame.image(), Some(&mask), &mut drawn.image_mut());

@@ -18,7 +18,7 @@ use crate::base::status::Status;
 use crate::base::stop::Stop;
 use crate::base::timing::Stage;
 use crate::capture::{Captured, GstSource, Source};
-use crate::config::{Config, EncodeConfig, OverlayConfig, SourceSpec, SourceUri, TestSource, TileGrid};
+use crate::config::{Config, CropArea, EncodeConfig, OverlayConfig, SourceSpec, SourceUri, TestSource, TileGrid};
 use crate::frame::Pixels;
 use crate::publish::file::FileOutput;
 use crate::publish::{CaptureTime, Output};
@@ -180,6 +180,7 @@ fn measure(model: &Arc<Model>, plan: ThreadPlan, clip: &Path, folder: &Path) -> 
         model,
         plan,
         source: file_source(clip),
+        crop: CropArea::default(),
         tiles: TileGrid::default(),
         output: folder.join("pipeline.mp4"),
         overlay: OverlayConfig::default(),

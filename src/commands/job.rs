@@ -10,7 +10,7 @@ use super::Failure;
 use crate::base::status::Status;
 use crate::base::stop::Stop;
 use crate::capture::GstSource;
-use crate::config::{EncodeConfig, OverlayConfig, Show, SourceSpec, TileGrid, defaults_stream};
+use crate::config::{CropArea, EncodeConfig, OverlayConfig, Show, SourceSpec, TileGrid, defaults_stream};
 use crate::publish::file::FileOutput;
 use crate::segment::onnx::Model;
 use crate::segment::pool::Pool;
@@ -24,6 +24,7 @@ pub struct SegmentJob<'a> {
     pub model: &'a Arc<Model>,
     pub plan: ThreadPlan,
     pub source: SourceSpec,
+    pub crop: CropArea,
     pub tiles: TileGrid,
     pub output: PathBuf,
     pub overlay: OverlayConfig,
@@ -67,9 +68,10 @@ impl Ending {
 /// # Errors
 /// The first failure; frames before it are in the output file.
 pub fn run(job: SegmentJob<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) -> Result<Done, Failure> {
-    let SegmentJob { model, plan, source, tiles, output, overlay, encode, on_mask } = job;
+    let SegmentJob { model, plan, source, crop, tiles, output, overlay, encode, on_mask } = job;
     let mut config = defaults_stream("file", source);
-    (config.show, config.tiles, config.overlay, config.encode) = (Show::Matched, tiles, overlay, encode.clone());
+    (config.show, config.crop, config.tiles) = (Show::Matched, crop, tiles);
+    (config.overlay, config.encode) = (overlay, encode.clone());
     let status = Arc::new(Status::quiet(&config.name));
     let shown = output.display().to_string();
     let file = FileOutput::new(output, encode, Arc::clone(&status)).map_err(Failure::usage)?;
@@ -125,7 +127,7 @@ pub fn run(job: SegmentJob<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) 
     Ok(Done { status, elapsed, class_pixels, stopped })
 }
 
-/// Counts the pixels of each class.
+/// Counts the pixels of each class that the model saw.
 fn counter(counts: Arc<Mutex<Box<[u64; 256]>>>) -> impl MaskSink {
     move |mask: &StreamMask| -> Result<(), SinkError> {
         for (class, count) in (0..=u8::MAX).zip(counts.lock().iter_mut()) {

@@ -14,7 +14,9 @@ use super::{Failure, ModelArgs, class_weight, write_json};
 use crate::base::atomic_file::put_in_place;
 use crate::base::status::Status;
 use crate::base::timing::Stage;
-use crate::config::{EncodeConfig, Legend, OverlayConfig, PRESETS, Smooth, SourceSpec, SourceUri, Style, TileGrid};
+use crate::config::{
+    CropArea, EncodeConfig, Legend, OverlayConfig, PRESETS, Smooth, SourceSpec, SourceUri, Style, TileGrid,
+};
 use crate::frame::Weight;
 use crate::overlay::{Overlay, UnknownLabels};
 use crate::segment::golden::encode_png;
@@ -31,7 +33,11 @@ pub struct SegmentArgs {
     pub output: PathBuf,
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Columns and rows of tiles into which each frame is divided for the model, to see small objects: 1x1 to 4x4.
+    /// The part of each frame that the model gets, as fractions of its width and height: 0.5,0,0.5,0.5 is the upper right quarter.
+    /// The rest of the frame has no mask.
+    #[arg(long, default_value = "0,0,1,1", value_name = "X,Y,WIDTH,HEIGHT", value_parser = CropArea::parse)]
+    pub crop: CropArea,
+    /// Columns and rows of tiles into which each frame, or its crop, is divided for the model, to see small objects: 1x1 to 4x4.
     #[arg(long, default_value = "1x1", value_name = "COLUMNSxROWS", value_parser = TileGrid::parse)]
     pub tiles: TileGrid,
     /// How masks are drawn.
@@ -162,6 +168,7 @@ pub fn segment(args: &SegmentArgs) -> Result<(), Failure> {
         model: &model,
         plan,
         source,
+        crop: args.crop,
         tiles: args.tiles,
         output: temporary.clone(),
         overlay,

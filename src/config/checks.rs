@@ -7,8 +7,8 @@ use serde_json::Value as Json;
 use super::schema::{Object, text};
 use super::value::Value;
 use super::{
-    credentials, devices, duration, encode, mask_rate, mqtt, overlay, path, push, record, server, sink_key, source,
-    stream, tiles, webhook, webrtc, zone,
+    credentials, crop, devices, duration, encode, mask_rate, mqtt, overlay, path, push, record, server, sink_key,
+    source, stream, tiles, webhook, webrtc, zone,
 };
 
 /// Reads a value. Returns the form that serde reads, or `None` after reporting an error.
@@ -20,6 +20,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("broker-url", |value, _| mqtt::read_broker(value)),
     ("client-id", |value, _| mqtt::read_client_id(value)),
     ("color", |value, _| overlay::read_color(value)),
+    ("crop", |value, _| crop::read_crop(value)),
     ("destination", |value, _| sink_key::read_destination(value)),
     ("devices", |value, _| devices::read_devices(value)),
     ("duration", read_duration),

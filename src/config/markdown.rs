@@ -65,6 +65,7 @@ fn value(key: &Object) -> String {
         Some("folder") => "folder",
         Some("socket-address") => "IP address and port",
         Some("zone") => "array of points",
+        Some("crop") => "array of four numbers",
         Some("mask-rate") => "`\"auto\"` or number",
         Some("devices") => "integer or array of integers",
         _ => match key.get("type").and_then(Json::as_str) {

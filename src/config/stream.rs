@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 use utoipa::ToSchema;
 
 use super::credentials::{PasswordAlone, combine};
+use super::crop::CropArea;
 use super::document::Section;
 use super::duration::DurationText;
 use super::encode::EncodeConfig;
@@ -25,7 +26,7 @@ use super::tiles::TileGrid;
 use super::uri::{self, url_of_file};
 use super::value::Value;
 use super::zone::{self, ZoneConfig};
-use crate::frame::Tiles;
+use crate::frame::{Crop, Tiles};
 
 /// Which mask is drawn on which frame (`stream.show`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, ToSchema)]
@@ -88,9 +89,14 @@ pub struct StreamConfig {
     /// Weight of the stream when the model is overloaded: a stream with 2 gets twice as many masks as one with 1.
     #[schemars(range(min = 1, max = 100), extend("x-applies" = "next-frame", "x-help" = "1 to 100; 2 is twice the weight of 1"))]
     pub priority: u32,
-    /// Columns and rows of tiles into which a frame is divided for the model, to see small objects in large pictures: `"2x2"`, up to
-    /// `"4x4"`. The model runs for each tile and, on a CPU with a model that has `maskcast.head`, also for the whole frame, so a mask
-    /// takes several times as long. The motion gate then has no effect. Not with `[stream.redact]`.
+    /// The part of the frame that the model gets, `[x, y, width, height]` as fractions of the width and height of the frame, to see
+    /// small objects in large pictures: `[0.5, 0, 0.5, 0.5]` is the upper right quarter. At least a quarter of the width and of the
+    /// height. The rest of the frame has no mask and does not count in the shares of classes. Not with `[stream.redact]`.
+    #[schemars(extend("x-default" = "the whole frame"))]
+    pub crop: CropArea,
+    /// Columns and rows of tiles into which a frame or its `crop` is divided for the model, to see small objects in large pictures:
+    /// `"2x2"`, up to `"4x4"`. The model runs for each tile and, on a CPU with a model that has `maskcast.head`, also for the whole
+    /// frame or crop, so a mask takes several times as long. The motion gate then has no effect. Not with `[stream.redact]`.
     pub tiles: TileGrid,
     /// With `show = "full-rate"`: the maximum age of a mask; with a number as `mask_rate`, 1/`mask_rate` seconds more. An older mask is
     /// not drawn, and the state of the stream is `stale`. With `show = "matched"` and a live source: how long a frame waits for its mask.
@@ -183,6 +189,10 @@ impl StreamConfig {
         if self.redact.is_some() && !Tiles::from(self.tiles).is_whole() {
             section.fail("tiles", "is not possible with [stream.redact]", Some("remove tiles"));
         }
+        if self.redact.is_some() && !Crop::from(self.crop).is_whole() {
+            let help = Some("remove crop: the model has to see all that is published");
+            section.fail("crop", "is not possible with [stream.redact]", help);
+        }
         if self.show == Show::Matched && self.mask_rate != MaskRate::Auto {
             let help = match self.redact {
                 Some(_) => "remove mask_rate: a stream with [stream.redact] publishes each frame with its own mask",
@@ -202,11 +212,27 @@ impl StreamConfig {
             section.element("rule", i).fail("record", "the stream has no [stream.record]", help);
         }
         zone::check_all(&self.zones, section);
+        self.check_crop(section);
         let events = self.record.iter().flat_map(|record| &record.events);
         let events: Vec<&str> = events.map(|event| event.name.as_str()).collect();
         rule::check_all(&mut self.rules, &self.zones, &events, section);
         push::check_all(&mut self.push, section, values["push"].as_array().map_or(&[], Vec::as_slice));
         sink::check_all(&mut self.sinks, section);
+    }
+
+    /// Checks that the model sees some of each zone.
+    fn check_crop(&self, section: &Section) {
+        let is_unseen = |polygon: &[[f64; 2]]| !polygon.is_empty() && zone::is_outside(polygon, self.crop.into());
+        let help = Some("move the zone, or enlarge crop: shares are those of the pixels that the model sees");
+        for (i, zone) in self.zones.iter().enumerate().filter(|(_, zone)| is_unseen(&zone.polygon)) {
+            let problem = format!("the zone {:?} is outside of crop = {}", zone.name, self.crop);
+            section.element("zone", i).fail("polygon", problem, help);
+        }
+        let events = self.record.iter().flat_map(|record| &record.events).enumerate();
+        for (i, event) in events.filter(|(_, event)| is_unseen(&event.zone)) {
+            let problem = format!("the zone of the event {:?} is outside of crop = {}", event.name, self.crop);
+            section.section("record").element("event", i).fail("zone", problem, help);
+        }
     }
 
     /// The first model unless `model` names one.
@@ -236,6 +262,7 @@ pub fn defaults_stream(name: &str, source: SourceSpec) -> StreamConfig {
         mask_rate: MaskRate::Auto,
         gate: MotionGate::Auto,
         priority: 1,
+        crop: CropArea::default(),
         tiles: TileGrid::default(),
         max_mask_age: Duration::from_secs(1),
         max_latency: Duration::from_secs(1),

@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 
 use super::document::Section;
 use super::value::Value;
+use crate::frame::Crop;
 use crate::zones::find_crossings;
 
 /// A part of the frame in which the shares of classes are measured. Rules refer to it by its name. Changes do not restart the
@@ -91,16 +92,28 @@ pub(super) fn read_polygon(value: &Value) -> Option<Json> {
     Some(polygon.into_iter().map(|corner| Json::from(corner.to_vec())).collect())
 }
 
-/// The area of a polygon by the even-odd rule, as a share of the frame: what the polygon has of many thin rows.
+/// Whether a polygon has less than [`LEAST_AREA`] of the frame inside of a crop.
+pub(super) fn is_outside(polygon: &[[f64; 2]], crop: Crop) -> bool {
+    !crop.is_whole() && area_in(polygon, crop) < LEAST_AREA
+}
+
+/// The area of a polygon by the even-odd rule, as a share of the frame.
 fn area(polygon: &[[f64; 2]]) -> f64 {
+    area_in(polygon, Crop::default())
+}
+
+/// The area of the part of a polygon that is inside of a crop, as a share of the frame: what the polygon has of many thin rows.
+fn area_in(polygon: &[[f64; 2]], crop: Crop) -> f64 {
     const ROWS: usize = 4096;
     let mut crossings = Vec::new();
     let mut lengths = 0.0;
     for row in 0..ROWS {
-        find_crossings(polygon, (row as f64 + 0.5) / ROWS as f64, &mut crossings);
-        lengths += crossings.chunks_exact(2).map(|pair| pair[1] - pair[0]).sum::<f64>();
+        let y = crop.y + (row as f64 + 0.5) / ROWS as f64 * crop.height;
+        find_crossings(polygon, y, &mut crossings);
+        let inside = |x: f64| x.clamp(crop.x, crop.x + crop.width);
+        lengths += crossings.chunks_exact(2).map(|pair| inside(pair[1]) - inside(pair[0])).sum::<f64>();
     }
-    lengths / ROWS as f64
+    lengths / ROWS as f64 * crop.height
 }
 
 #[cfg(test)]
@@ -114,5 +127,17 @@ mod tests {
         let all = area(&[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]);
         assert!((all - 1.0).abs() < 1e-9, "{all}");
         assert!(area(&[[0.0, 0.0], [0.5, 0.5], [1.0, 1.0]]) < 1e-9, "a line");
+    }
+
+    #[test]
+    fn the_area_in_a_crop_is_that_of_both() {
+        let crop = Crop { x: 0.5, y: 0.25, width: 0.5, height: 0.5 };
+        let triangle = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]];
+        let found = area_in(&triangle, crop);
+        // The crop without the triangle of it below the diagonal, whose sides are a quarter.
+        assert!((found - (0.25 - 0.25 * 0.25 / 2.0)).abs() < 1e-3, "{found}");
+        let left = [[0.0, 0.0], [0.5, 0.0], [0.5, 1.0], [0.0, 1.0]];
+        assert!(is_outside(&left, crop) && !is_outside(&left, Crop { x: 0.49, ..crop }));
+        assert!(!is_outside(&left, Crop::default()));
     }
 }

@@ -196,6 +196,7 @@ impl TestStream {
             guide: None,
             probable: None,
             confirmed: false,
+            seen: None,
         };
         let counts = ZoneMeter::new(self.zones.get()).measure(&mask);
         let mut mask = StreamMask::new(&"gate".into(), Arc::new(mask), VideoInfo::new(PixelFormat::I420, 2, 2), counts);

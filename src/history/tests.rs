@@ -140,6 +140,7 @@ fn mask(labels: &Labels, classes: [u8; 4], zones: &Zones, second: i64) -> Stream
         guide: None,
         probable: None,
         confirmed: false,
+        seen: None,
     };
     let counts = ZoneMeter::new(Arc::clone(zones)).measure(&mask);
     let mut mask = StreamMask::new(&"gate".into(), Arc::new(mask), VideoInfo::new(PixelFormat::I420, 2, 2), counts);

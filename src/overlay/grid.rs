@@ -152,6 +152,7 @@ mod tests {
             guide: None,
             probable: None,
             confirmed: false,
+            seen: None,
         }
     }
 

@@ -241,6 +241,7 @@ mod tests {
             guide: None,
             probable: None,
             confirmed: false,
+            seen: None,
         }
     }
 

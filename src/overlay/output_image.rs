@@ -78,7 +78,7 @@ mod tests {
 
     use super::*;
     use crate::config::{OverlayConfig, RedactConfig, RedactStyle, Style};
-    use crate::frame::{Frame, Label, Labels, OwnedImage, PixelFormat, Rgb, Tiles};
+    use crate::frame::{Crop, Frame, Label, Labels, OwnedImage, PixelFormat, Rgb, Tiles};
     use crate::redact::Clearance;
 
     #[test]
@@ -108,6 +108,7 @@ mod tests {
                         guide: None,
                         probable: None,
                         confirmed: false,
+                        seen: None,
                     };
                     let pixels = Arc::new(source);
                     let frame = Frame {
@@ -118,6 +119,7 @@ mod tests {
                         pixels,
                         bias: None,
                         gate: None,
+                        crop: Crop::default(),
                         tiles: Tiles::default(),
                     };
                     let redact = RedactConfig {

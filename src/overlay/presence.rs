@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::frame::{ClassId, Mask};
 
-/// A class appears with this share of the mask's pixels: one in 500.
+/// A class appears with this share of the pixels that the model saw: one in 500.
 const APPEARS: f64 = 0.002;
 /// It stays while it has this share.
 const STAYS: f64 = 0.001;
@@ -46,7 +46,7 @@ impl Presence {
         self.at = mask.pts;
         let mut is_changed = false;
         for (seen, &pixels) in self.seen.iter_mut().zip(&self.pixels) {
-            let share = f64::from(pixels) / mask.classes.len().max(1) as f64;
+            let share = f64::from(pixels) / mask.seen_pixels().max(1) as f64;
             let before = *seen;
             if share >= if before.is_some() { STAYS } else { APPEARS } {
                 *seen = Some(mask.pts);
@@ -108,6 +108,7 @@ mod tests {
             guide: None,
             probable: None,
             confirmed: false,
+            seen: None,
         }
     }
 
@@ -160,6 +161,16 @@ mod tests {
             assert_eq!(counted[usize::from(class)], classes.iter().filter(|&&other| other == class).count() as u32);
         }
         assert_eq!(histogram(&[]), [0; 256]);
+    }
+
+    #[test]
+    fn a_class_has_a_share_of_the_pixels_that_the_model_saw() {
+        let mut presence = Presence::default();
+        let mut cropped = mask(0, 2);
+        assert!(presence.update(&cropped) && !presence.contains(1), "2 of 10 000 pixels");
+        cropped.seq = 1;
+        cropped.seen = Some(crate::frame::PixelArea { left: 0, top: 0, width: 100, height: 10 });
+        assert!(presence.update(&cropped) && presence.contains(1), "2 of 1000 pixels");
     }
 
     #[test]

@@ -43,6 +43,7 @@ fn mask(width: usize, height: usize, class: impl Fn(usize, usize) -> u8) -> Mask
         guide: None,
         probable: None,
         confirmed: false,
+        seen: None,
     }
 }
 

@@ -47,6 +47,7 @@ fn mask(noise: &mut Noise, (width, height): (usize, usize), start: Instant, at: 
         guide: None,
         probable: None,
         confirmed: false,
+        seen: None,
     }
 }
 

@@ -8,6 +8,7 @@ use crate::frame::{Frame, Mask};
 
 mod classes;
 pub mod contract;
+mod cropped;
 mod device_slots;
 pub mod engine;
 mod error;

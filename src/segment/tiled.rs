@@ -1,5 +1,5 @@
 //! Frames in tiles: the model gets overlapping parts of a frame and, if the mask is made of its logits, the whole frame too. The results
-//! become one mask without seams.
+//! become one mask without seams. Of a stream with a crop, the tiles are those of the crop, and "the whole frame" is the crop.
 //!
 //! ```text
 //! frame ─┬─▶ tiles, each scaled to the input of the model ─┐
@@ -71,10 +71,10 @@ impl OnnxSegmenter {
         Ok(Segmented { masks, preprocess, run })
     }
 
-    /// The RGB images of the tiles of a frame, and of the whole frame if its logits are used; `[n, H, W, 3]`.
+    /// The RGB images of the tiles of a frame or of its crop, and of all of it if its logits are used; `[n, H, W, 3]`.
     fn tile_images(&mut self, frame: &Frame) -> Result<(Vec<u8>, Guide), SegmentError> {
         let bytes = self.image_bytes();
-        let image = frame.pixels.image();
+        let image = frame.pixels.image().cropped(frame.crop);
         let info = image.info;
         let input = &self.contract().input;
         let canvas = TileCanvas::new(frame.tiles, (input.width, input.height));

@@ -225,6 +225,7 @@ mod tests {
             guide: None,
             probable: None,
             confirmed: false,
+            seen: None,
         };
         let stream = view.stream("gate").unwrap();
         stream.overlay_state.set_mask(Some(Arc::new(mask)));

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::frame::{Label, Mask};
+use crate::frame::{Label, Mask, UNSEEN};
 
 /// How a client wants the pixels of masks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub enum MaskPixels {
         /// The run lengths of each class in the mask, compressed as in the `counts` of the COCO API.
         classes: BTreeMap<String, String>,
     },
-    /// A greyscale PNG with the size of the mask.
+    /// A greyscale PNG with the size of the mask. Pixels outside of the stream's `crop` have the value 255.
     #[serde(rename = "png")]
     Png {
         /// The file in Base64. A pixel's value is the index of its class in the labels of the model.
@@ -65,7 +65,8 @@ pub fn mask_png(mask: &Mask) -> Result<Vec<u8>, png::EncodingError> {
 }
 
 /// The compressed run lengths of each class that is in the mask, by its name. Classes with the same name are one; a class
-/// without a label is named by its index. One pass over the pixels for all classes, without memory for them.
+/// without a label is named by its index. Of a mask of a crop, [`UNSEEN`] is no class. One pass over the pixels for all classes,
+/// without memory for them.
 fn coco_rle(mask: &Mask) -> BTreeMap<String, String> {
     let names = first_of_name(&mask.labels);
     let mut encoders: [Option<Box<RleWriter>>; 256] = [const { None }; 256];
@@ -95,6 +96,9 @@ fn coco_rle(mask: &Mask) -> BTreeMap<String, String> {
         add(class, start, at);
     }
     let name = |class: usize| mask.labels.get(class).map_or_else(|| class.to_string(), |label| label.name.clone());
+    if mask.seen.is_some() {
+        encoders[usize::from(UNSEEN)] = None;
+    }
     let finished = encoders.into_iter().enumerate().filter_map(|(class, writer)| {
         let mut writer = writer?;
         if writer.end < at {
@@ -156,7 +160,7 @@ mod tests {
     use sha2::{Digest, Sha256};
 
     use super::*;
-    use crate::frame::Rgb;
+    use crate::frame::{PixelArea, Rgb};
 
     fn mask(width: usize, height: usize, names: &[&str], class: impl Fn(usize, usize) -> u8) -> Mask {
         let classes = (0..width * height).map(|at| class(at % width, at / width)).collect();
@@ -174,6 +178,7 @@ mod tests {
             guide: None,
             probable: None,
             confirmed: false,
+            seen: None,
         }
     }
 
@@ -257,6 +262,18 @@ mod tests {
             }
         }
         assert!(coco_rle(&mask(0, 0, &[], |_, _| 0)).is_empty());
+    }
+
+    #[test]
+    fn pixels_that_the_model_did_not_see_have_no_run_lengths() {
+        let mut mask = mask(6, 4, &["a", "b"], |x, y| if x < 3 { UNSEEN } else { u8::from(y > 1) });
+        mask.seen = Some(PixelArea { left: 3, top: 0, width: 3, height: 4 });
+        let rle = coco_rle(&mask);
+        assert_eq!(rle.keys().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(decoded(&rle["b"], 6, 4), mask.classes.iter().map(|&class| class == 1).collect::<Vec<_>>());
+        // A model without a crop may return a class without a label.
+        mask.seen = None;
+        assert!(coco_rle(&mask).contains_key("255"));
     }
 
     #[test]

@@ -167,6 +167,7 @@ mod tests {
             guide: None,
             probable: None,
             confirmed: false,
+            seen: None,
         };
         StreamMask::new(&"gate".into(), Arc::new(mask), VideoInfo::new(PixelFormat::I420, 2, 2), Default::default())
     }

@@ -90,6 +90,7 @@ mod tests {
             guide: None,
             probable: None,
             confirmed: false,
+            seen: None,
         };
         let counts = ZoneMeter::new([].into()).measure(&mask);
         StreamMask::new(&"gate".into(), Arc::new(mask), VideoInfo::new(PixelFormat::I420, 2, 2), counts)

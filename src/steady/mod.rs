@@ -15,12 +15,16 @@
 //! 4. *Moving objects*: two masks in a row are enough where motion from the previous image to this one does not lead back (what
 //!    was found is not the motion of anything), and, if the camera stands still, where something moves.
 //!
+//! Of a stream with a crop, this is done with the pixels that the model saw. The others stay as they are: nothing moves into the crop or
+//! out of it.
+//!
 //! The method uses no confidence of the model, because models give only classes.
 
 mod change;
 mod field;
 mod motion;
 mod pyramid;
+mod seen;
 #[cfg(test)]
 mod tests;
 
@@ -31,7 +35,7 @@ use self::change::{CellChange, STILL};
 use self::motion::{CELL, Motion, Vector, WINDOW};
 use self::pyramid::Pyramid;
 use crate::config::Smooth;
-use crate::frame::{ClassId, Guide, Mask};
+use crate::frame::{ClassId, Guide, Mask, PixelArea};
 
 /// The evidence at which a pixel changes its class.
 const FULL: u8 = 240;
@@ -148,11 +152,13 @@ struct Cell {
     is_new: bool,
 }
 
-/// Makes the masks of one stream steady. Allocates only when the size of masks changes.
+/// Makes the masks of one stream steady. Allocates only when the size of masks changes, and for each mask of a crop.
 #[derive(Default)]
 pub struct Steady {
-    /// The steady mask.
+    /// The steady mask; of a stream with a crop, that of the crop.
     mask: Option<Mask>,
+    /// The steady mask of the whole frame, of a stream with a crop.
+    framed: Option<Mask>,
     now: Memory,
     before: Memory,
     guide: Guide,
@@ -172,7 +178,7 @@ pub struct Steady {
 impl Steady {
     /// Forgets all masks: the next one is shown as it is.
     pub fn reset(&mut self) {
-        self.mask = None;
+        (self.mask, self.framed) = (None, None);
     }
 
     /// The mask to draw for `mask`: the steady one, or `mask` itself if smoothing is off or it has no guide.
@@ -180,6 +186,29 @@ impl Steady {
     /// The masks must be given in the order of their frames. A mask that was given last is not counted again. The state is reset
     /// by a gap of more than a second, a jump back in time, another size, another model, and a cut.
     pub fn steady<'a>(&'a mut self, mask: &'a Mask, smooth: Smooth) -> &'a Mask {
+        match mask.seen {
+            None => self.steady_whole(mask, smooth),
+            Some(area) => self.steady_seen(mask, area, smooth),
+        }
+    }
+
+    /// [`Steady::steady`] of the pixels that the model saw.
+    fn steady_seen<'a>(&'a mut self, mask: &'a Mask, area: PixelArea, smooth: Smooth) -> &'a Mask {
+        let before = self.framed.take();
+        if smooth != Smooth::Off && before.as_ref().is_some_and(|before| seen::is_of(before, mask)) {
+            self.framed = before;
+        } else {
+            let part = seen::part(mask, area);
+            let steady = self.steady_whole(&part, smooth);
+            // The mask itself is returned if it cannot be made steady.
+            let framed = (!std::ptr::eq(steady, &raw const part)).then(|| seen::whole(mask, area, steady, before));
+            self.framed = framed;
+        }
+        self.framed.as_ref().unwrap_or(mask)
+    }
+
+    /// [`Steady::steady`] of a mask whose guide shows all of it.
+    fn steady_whole<'a>(&'a mut self, mask: &'a Mask, smooth: Smooth) -> &'a Mask {
         let pixels = mask.width * mask.height;
         let hold = Hold::of(smooth).filter(|_| pixels > 0 && mask.classes.len() >= pixels);
         let (Some(hold), Some(guide)) = (hold, mask.guide.as_deref().filter(|guide| guide.is_complete())) else {
@@ -212,6 +241,7 @@ impl Steady {
             guide: None,
             probable: None,
             confirmed: false,
+            seen: None,
             ..mask.clone()
         });
         (steady.seq, steady.pts, steady.captured_at) = (mask.seq, mask.pts, mask.captured_at);

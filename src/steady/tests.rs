@@ -1,6 +1,7 @@
 //! Labelled video: a textured object on a textured background, with exact masks and masks with errors.
 
 use super::*;
+use crate::frame::UNSEEN;
 use std::time::Instant;
 
 const WIDTH: usize = 256;
@@ -120,6 +121,7 @@ fn mask(seq: u64, classes: Vec<ClassId>, guide: Guide, labels: &crate::frame::La
         guide: Some(Box::new(guide)),
         probable: None,
         confirmed: false,
+        seen: None,
     }
 }
 
@@ -376,4 +378,37 @@ fn buffers_are_reused() {
         steady.steady(&mask, Smooth::Normal);
         assert_eq!(buffers(&steady), first);
     }
+}
+
+/// A box moves into a crop and out of it while the camera turns.
+#[test]
+fn a_crop_is_made_steady_as_a_mask_of_its_own() {
+    let (mut random, labels) = (Random(4), labels());
+    let (mut own, mut framed) = (Steady::default(), Steady::default());
+    let area = PixelArea { left: 100, top: 36, width: WIDTH, height: HEIGHT };
+    let (width, height) = (2 * WIDTH, 3 * HEIGHT / 2);
+    let mut changed = 0;
+    for t in 0..25 {
+        let scene = Scene { object: object_at(-20.0 + 12.0 * t as f32), camera: 2.0 * t as f32 };
+        let part = mask(t, with_errors(&scene.truth(), &mut random), scene.guide(&mut random), &labels);
+        let mut classes = vec![UNSEEN; width * height];
+        area.rows(width).zip(part.classes.chunks(WIDTH)).for_each(|(row, from)| classes[row].copy_from_slice(from));
+        let whole = Mask { width, height, classes, seen: Some(area), ..part.clone() };
+        for smooth in [Smooth::Normal, Smooth::Normal] {
+            // Twice, as for two frames that are drawn with one mask.
+            let expected = own.steady(&part, smooth).classes.clone();
+            let found = framed.steady(&whole, smooth);
+            assert_eq!((found.seq, found.width, found.height, found.seen), (t, width, height, Some(area)));
+            assert!(found.seen_classes().flatten().eq(&expected), "mask {t}");
+            let unseen = found.classes.iter().filter(|&&class| class == UNSEEN).count();
+            assert_eq!(unseen, width * height - area.pixels(), "nothing moves out of the crop or into it");
+            changed += usize::from(found.classes != whole.classes);
+        }
+    }
+    assert!(changed > 40, "errors are smoothed: {changed}");
+    // Without smoothing, and for a mask without a guide, the mask itself.
+    let plain = Mask { guide: None, seen: Some(area), ..mask(30, Vec::new(), Guide::default(), &labels) };
+    let plain = Mask { width, height, classes: vec![UNSEEN; width * height], ..plain };
+    assert!(std::ptr::eq(framed.steady(&plain, Smooth::Off), &raw const plain));
+    assert!(std::ptr::eq(framed.steady(&plain, Smooth::Normal), &raw const plain));
 }

@@ -100,6 +100,7 @@ mod tests {
             guide: None,
             probable: None,
             confirmed: false,
+            seen: None,
         });
         for n in 1..=3 {
             let error = sinks.push(&mask, VideoInfo::new(PixelFormat::I420, 640, 360)).unwrap_err();

@@ -133,6 +133,7 @@ impl Stream {
             max_latency: config.max_latency,
             bias: config.redact.as_ref().and_then(crate::redact::class_bias),
             gate,
+            crop: config.crop.into(),
             tiles: config.tiles.into(),
         };
         let capture = spawn(&config.name, "capture", move || supervisor.run())?;

@@ -18,7 +18,7 @@ use crate::base::status::Status;
 use crate::base::stop::Stop;
 use crate::base::timing::Stage;
 use crate::capture::{Captured, CapturedFrame, KeyframeWait, Reachability, Source};
-use crate::frame::{ClassBias, Frame, Tiles};
+use crate::frame::{ClassBias, Crop, Frame, Tiles};
 use crate::gate::Gate;
 use crate::segment::pool::{ModelShare, Request};
 
@@ -71,7 +71,9 @@ pub struct Supervisor {
     pub bias: Option<Arc<ClassBias>>,
     /// `None` if the model runs for every frame, whatever the settings are.
     pub gate: Option<StreamGate>,
-    /// The tiles in which the model gets its frames.
+    /// The part of its frames that the model gets.
+    pub crop: Crop,
+    /// The tiles in which the model gets this part.
     pub tiles: Tiles,
 }
 
@@ -383,6 +385,7 @@ impl Supervisor {
             pixels: captured.pixels,
             bias: self.bias.clone(),
             gate: self.gate.as_ref().and_then(StreamGate::of_frame),
+            crop: self.crop,
             tiles: self.tiles,
         };
         *seq += 1;

@@ -3,7 +3,7 @@
 //! A [`ZoneMeter`] counts the pixels of each class in the whole frame and in all zones of a stream, for every mask. It first
 //! converts the mask to runs of equal pixels ([`MaskRuns`]), which all zones share: a zone costs time for the runs that it
 //! meets, not for its pixels. The counts are exact. They belong to the mask and go to all its sinks
-//! ([`StreamMask::counts`](crate::sink::StreamMask)).
+//! ([`StreamMask::counts`](crate::sink::StreamMask)). Of a stream with a crop, only pixels that the model saw are counted.
 
 use std::sync::Arc;
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use crate::frame::PixelArea;
+
 /// The pixels of a polygon in masks of one size, as runs: each is a part of a row, or several whole rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ZonePixels {
@@ -33,6 +35,20 @@ impl ZonePixels {
         if pixels.count == 0 && width > 0 && height > 0 {
             // The polygon is thinner than a pixel of the mask: the pixels that its outline crosses.
             outline(polygon, width, height).into_iter().for_each(|at| pixels.add(at..at + 1));
+        }
+        pixels
+    }
+
+    /// The pixels that are in `area` too, of masks that are `width` pixels wide.
+    pub fn inside(&self, area: &PixelArea, width: usize) -> Self {
+        let mut pixels = ZonePixels::default();
+        let mut runs = self.runs.iter().peekable();
+        for row in area.rows(width) {
+            while runs.next_if(|run| run.end <= row.start).is_some() {}
+            // A run may continue in the next row.
+            for run in runs.clone().take_while(|run| run.start < row.end) {
+                pixels.add(run.start.max(row.start)..run.end.min(row.end));
+            }
         }
         pixels
     }
@@ -116,6 +132,24 @@ mod tests {
             let left = ZonePixels::of(&[[0.0, 0.0], [at, 0.0], [at, 1.0], [0.0, 1.0]], size.0, size.1);
             let right = ZonePixels::of(&[[at, 0.0], [1.0, 0.0], [1.0, 1.0], [at, 1.0]], size.0, size.1);
             assert_eq!(left.count + right.count, size.0 * size.1, "{size:?}");
+        }
+    }
+
+    #[test]
+    fn pixels_in_an_area_are_in_both() {
+        let polygon = [[0.1, 0.2], [0.9, 0.0], [0.6, 0.5], [1.0, 1.0], [0.0, 0.9]];
+        for (width, height) in [(4, 4), (16, 9), (61, 37)] {
+            for (left, top) in [(0, 0), (1, 2), (3, 1)] {
+                for (right, bottom) in [(0, 0), (1, 0), (0, 1)] {
+                    let area = PixelArea { left, top, width: width - left - right, height: height - top - bottom };
+                    for zone in [ZonePixels::of(&polygon, width, height), ZonePixels::of(&[], width, height)] {
+                        let found: Vec<usize> = zone.inside(&area, width).runs.into_iter().flatten().collect();
+                        let is_inside = |at: &usize| area.rows(width).any(|row| row.contains(at));
+                        let expected: Vec<usize> = zone.runs.into_iter().flatten().filter(is_inside).collect();
+                        assert_eq!(found, expected, "{area:?} of {width}x{height}");
+                    }
+                }
+            }
         }
     }
 

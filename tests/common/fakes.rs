@@ -11,7 +11,9 @@ use maskcast::base::status::Status;
 use maskcast::base::timing::Elapsed;
 use maskcast::capture::{Capture, Captured, CapturedFrame, KeyframeWait, Source, SourceError};
 use maskcast::config::{Legend, Smooth, SourceSpec, StreamConfig, defaults_stream};
-use maskcast::frame::{Frame, Guide, ImageMut, Label, Labels, Mask, OwnedImage, PixelFormat, Rgb, Tiles, VideoInfo};
+use maskcast::frame::{
+    Crop, Frame, Guide, ImageMut, Label, Labels, Mask, OwnedImage, PixelFormat, Rgb, Tiles, VideoInfo,
+};
 use maskcast::gst::GstError;
 use maskcast::overlay::OutputImage;
 use maskcast::publish::{CaptureTime, Output, OutputError, Paint, PublishOutcome};
@@ -181,6 +183,7 @@ impl Segmenter for FakeSegmenter {
             guide: Some(Box::new(Guide::new(SIDE, SIDE))),
             probable: None,
             confirmed: false,
+            seen: None,
         };
         Ok(Segmented {
             masks: frames.iter().map(mask).collect(),
@@ -307,6 +310,7 @@ pub fn red_and_blue(width: usize, height: usize) -> Frame {
         pixels: Arc::new(image),
         bias: None,
         gate: None,
+        crop: Crop::default(),
         tiles: Tiles::default(),
     }
 }

@@ -16,7 +16,7 @@ use self::flow::{Grey, flow};
 use super::Failure;
 use crate::capture::{Captured, GstSource, Source};
 use crate::config::{Smooth, SourceSpec, SourceUri};
-use crate::frame::{ClassId, Frame, Image, Tiles};
+use crate::frame::{ClassId, Crop, Frame, Image, Tiles};
 use crate::segment::Segmenter;
 use crate::segment::onnx::Model;
 use crate::steady::Steady;
@@ -91,6 +91,7 @@ pub fn measure(clip: &Path, model: &Arc<Model>) -> Result<serde_json::Value, Fai
             pixels: frame.pixels,
             bias: None,
             gate: None,
+            crop: Crop::default(),
             tiles: Tiles::default(),
         };
         let segmented = segmenter.segment(std::slice::from_ref(&frame)).map_err(|error| located(&error))?;

@@ -16,7 +16,7 @@ use self::events::{Comparison, Watch, compare};
 use super::Failure;
 use crate::capture::{Captured, GstSource, Source};
 use crate::config::{SourceSpec, SourceUri};
-use crate::frame::{ClassId, Frame, Mask, Tiles};
+use crate::frame::{ClassId, Crop, Frame, Mask, Tiles};
 use crate::gate::{Gate, GateInput, GatedMask, ModelId, Verdict};
 use crate::segment::Segmenter;
 use crate::segment::onnx::Model;
@@ -141,6 +141,7 @@ fn measure_clip(clip: &Path, model: &Arc<Model>) -> Result<Measured, Failure> {
             pixels: captured.pixels,
             bias: None,
             gate: None,
+            crop: Crop::default(),
             tiles: Tiles::default(),
         };
         let segmented = segmenter.segment(std::slice::from_ref(&frame)).map_err(|error| located(&error))?;

@@ -25,6 +25,61 @@ fn tiles_are_columns_and_rows() {
 }
 
 #[test]
+fn a_crop_is_four_numbers_inside_of_the_frame() {
+    for written in ["[0, 0, 1, 1]", "[0.5, 0, 0.5, 0.25]", "[0.7, 0.1, 0.3, 0.9]"] {
+        let crop = crate::frame::Crop::from(stream(&format!("source = \"test://\"\ncrop = {written}")).crop);
+        let numbers: Vec<f64> = serde_json::from_str(written).unwrap();
+        assert_eq!([crop.x, crop.y, crop.width, crop.height], *numbers);
+    }
+    assert!(crate::frame::Crop::from(stream("source = \"test://\"").crop).is_whole());
+    for (written, key, problem) in [
+        ("\"0,0,1,1\"", "", "must be an array, not a string"),
+        ("[0, 0, 1]", "", "has 3 numbers, not 4"),
+        ("[0, 0, 1, 1, 1]", "", "has 5 numbers, not 4"),
+        ("[0, 0, 1, \"1\"]", "[3]", "must be a number, not a string"),
+        ("[0, -0.1, 1, 1]", "[1]", "-0.1 is not between 0 and 1"),
+        ("[0, 0, nan, 1]", "[2]", "NaN is not between 0 and 1"),
+        ("[0, 0, 0.2, 1]", "", "its width of 0.2 is less than 0.25, a quarter of the frame"),
+        ("[0, 0, 1, 0]", "", "its height of 0 is less than 0.25, a quarter of the frame"),
+        ("[0.6, 0, 0.5, 1]", "", "0.6 + 0.5 is more than 1: it extends beyond the width of the frame"),
+        ("[0, 0.76, 1, 0.25]", "", "0.76 + 0.25 is more than 1: it extends beyond the height of the frame"),
+    ] {
+        let error = only(read_stream(&format!("source = \"test://\"\ncrop = {written}")));
+        assert!(error.starts_with(&format!("stream[gate].crop{key}: {problem} (help: write [x, y, ")), "{error}");
+    }
+    let redacted = "source = \"test://\"\ncrop = [0, 0, 0.5, 1]\n[stream.redact]\nclasses = [\"person\"]";
+    let error = only(read_stream(redacted));
+    assert!(error.starts_with("stream[gate].crop: is not possible with [stream.redact] (help: remove crop"), "{error}");
+    assert_eq!(CropArea::parse("0.5, 0,0.5,1").unwrap().to_string(), "[0.5, 0, 0.5, 1]");
+    assert!(CropArea::parse("0.5;0").unwrap_err().contains("four numbers"));
+    assert!(CropArea::parse("0,0,NaN,1").unwrap_err().contains("NaN is not between 0 and 1"));
+}
+
+#[test]
+fn a_zone_outside_of_the_crop_is_an_error() {
+    let text = |crop: &str| {
+        format!(
+            "source = \"test://\"\n{crop}\n\
+             [[stream.zone]]\nname = \"Yard\"\npolygon = [[0.25, 0], [0.75, 0], [0.75, 1], [0.25, 1]]\n\
+             [[stream.zone]]\nname = \"Street\"\npolygon = [[0, 0], [0.5, 0], [0.5, 1], [0, 1]]\n\
+             [stream.record]\ndir = \"/srv\"\n\
+             [[stream.record.event]]\nname = \"visit\"\nclasses = [\"car\"]\nzone = [[0, 0], [0.4, 0], [0.4, 1]]\n"
+        )
+    };
+    stream(&text(""));
+    let errors = read_stream(&text("crop = [0.5, 0, 0.5, 1]")).unwrap_err();
+    let found: Vec<String> = errors.errors.iter().map(|error| format!("{}: {}", error.key, error.problem)).collect();
+    assert_eq!(
+        found,
+        [
+            "stream[gate].zone[1].polygon: the zone \"Street\" is outside of crop = [0.5, 0, 0.5, 1]",
+            "stream[gate].record.event[0].zone: the zone of the event \"visit\" is outside of crop = [0.5, 0, 0.5, 1]",
+        ]
+    );
+    stream(&text("crop = [0.25, 0, 0.75, 1]"));
+}
+
+#[test]
 fn a_mask_rate_is_a_word_or_a_number() {
     for (written, rate) in
         [("\"auto\"", MaskRate::Auto), ("5", MaskRate::PerSecond(5.0)), ("0.1", MaskRate::PerSecond(0.1))]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Noise, mask, rows};
 use crate::config::RedactConfig;
-use crate::frame::{Frame, Label, Labels, Mask, OwnedImage, PixelFormat, Probable, Rgb, Tiles, VideoInfo};
+use crate::frame::{Crop, Frame, Label, Labels, Mask, OwnedImage, PixelFormat, Probable, Rgb, Tiles, VideoInfo};
 use crate::redact::cells::coarsest_side;
 use crate::redact::{Clearance, HideReason};
 
@@ -23,6 +23,7 @@ fn frame(noise: &mut Noise, info: VideoInfo, seq: u64) -> Frame {
         pixels: Arc::new(image),
         bias: None,
         gate: None,
+        crop: Crop::default(),
         tiles: Tiles::default(),
     }
 }

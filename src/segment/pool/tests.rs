@@ -9,7 +9,7 @@ use crate::base::queue::{self, WhenFull, queue};
 use crate::base::status::Status;
 use crate::base::stop::Stop;
 use crate::base::timing::{Elapsed, Stage};
-use crate::frame::{Frame, Mask, OwnedImage, PixelFormat, Tiles, VideoInfo};
+use crate::frame::{Crop, Frame, Mask, OwnedImage, PixelFormat, Tiles, VideoInfo};
 use crate::segment::{Segmented, Segmenter};
 
 /// Guards against hanging.
@@ -24,6 +24,7 @@ fn request(status: &Status, seq: u64) -> Request {
         pixels: Arc::new(OwnedImage::new(VideoInfo::new(PixelFormat::I420, 2, 2), 0)),
         bias: None,
         gate: None,
+        crop: Crop::default(),
         tiles: Tiles::default(),
     };
     Request { frame, entry: Some(status.ledger.open()) }
@@ -47,6 +48,7 @@ impl<F: FnMut(&[Frame]) -> Result<(), SegmentError> + Send> Segmenter for Script
             guide: None,
             probable: None,
             confirmed: false,
+            seen: None,
         };
         Ok(Segmented {
             masks: frames.iter().map(mask).collect(),

@@ -6,6 +6,7 @@ use super::OnnxSegmenter;
 use crate::base::timing::Stopwatch;
 use crate::frame::{ClassBias, ClassId, Frame, Guide, Mask, Probable};
 use crate::gate::{GateInput, GatedMask, ModelId, Verdict};
+use crate::segment::cropped::{FramedMask, in_frame};
 use crate::segment::{SegmentError, Segmented, Segmenter};
 
 /// A frame of a batch, scaled for the model.
@@ -40,7 +41,7 @@ impl Segmenter for OnnxSegmenter {
         for frame in frames {
             // The image of a frame that needs no run is overwritten by the next one.
             let out = &mut rgb[runs * image_bytes..][..image_bytes];
-            let image = frame.pixels.image();
+            let image = frame.pixels.image().cropped(frame.crop);
             self.preprocessor.run(&image, out)?;
             let guide = self.preprocessor.guide(image.info.format)?;
             let verdict = self.judge(frame, out);
@@ -72,7 +73,7 @@ impl Segmenter for OnnxSegmenter {
 }
 
 impl OnnxSegmenter {
-    /// A mask with the identity of its frame.
+    /// The mask of a frame, with its identity, from the mask of its crop.
     pub(in crate::segment) fn mask_of(
         &self,
         frame: &Frame,
@@ -80,6 +81,14 @@ impl OnnxSegmenter {
         guide: Guide,
         confirmed: bool,
     ) -> Mask {
+        let info = frame.info();
+        let (classes, (width, height), seen) = if frame.crop.is_whole() {
+            (classes, (width, height), None)
+        } else {
+            let (video, crop) = ((info.width, info.height), frame.crop.pixels(info.width, info.height));
+            let FramedMask { classes, size, seen } = in_frame(&classes, (width, height), crop, video);
+            (classes, size, Some(seen))
+        };
         Mask {
             seq: frame.seq,
             pts: frame.pts,
@@ -92,6 +101,7 @@ impl OnnxSegmenter {
             guide: Some(Box::new(guide)),
             probable,
             confirmed,
+            seen,
         }
     }
 

@@ -123,6 +123,15 @@ function masks({ masks_needed: isNeeded, masks_per_second: rate, mask_age_ms: ag
   return [age === null ? "–" : `${rate.toFixed(1)} per second, newest ${age.toFixed(0)} ms old${still}`, title];
 }
 
+/** The part of the frame that the model gets, its tiles, and the tooltip. */
+function seen({ config: { crop, tiles } }) {
+  const [x, y, width, height] = crop.map((part) => `${Math.round(1000 * part) / 10} %`);
+  const isWhole = crop.join() === "0,0,1,1";
+  const part = isWhole ? "whole frame" : `${width} × ${height} at ${x}, ${y}`;
+  const title = isWhole ? "" : `crop = [${crop.join(", ")}]: the rest of the frame has no mask and does not count in shares`;
+  return [tiles === "1x1" ? part : `${part}, in ${tiles.replace("x", "×")} tiles`, title];
+}
+
 /** The model of the stream and its file, and the tooltip. */
 function modelOf(report, model) {
   if (!model) return ["–", ""];
@@ -146,6 +155,7 @@ function facts(report, player) {
     ["Transport", player.transport],
     ["Viewers", String(watching), Object.entries(viewers).map(([kind, count]) => `${kind}: ${count}`).join("\n")],
     ["Dropped", share(report.dropped, report.captured), [`${report.dropped} of ${report.captured} frames`, ...reasons].join("\n")],
+    ["Seen", ...seen(report)],
     ["Model", ...modelOf(report, model)],
     ["Provider", model ? model.actual : "–", model && model.actual !== model.requested ? `${model.requested} was requested` : ""],
     ["Source", report.source, report.show],

@@ -54,6 +54,7 @@ impl Camera {
             guide: None,
             probable: None,
             confirmed: false,
+            seen: None,
         };
         let counts = self.meter.measure(&mask);
         let video = VideoInfo::new(PixelFormat::I420, 1280, 720);

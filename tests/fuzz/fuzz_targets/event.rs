@@ -70,7 +70,7 @@ fn labels() -> Labels {
 
 fn mask(seq: u64, captured_at: Instant, (width, height): (usize, usize), classes: Vec<u8>) -> Mask {
     let (labels, model) = (labels(), "".into());
-    Mask { seq, pts: Duration::ZERO, captured_at, width, height, classes, labels, model, guide: None, probable: None, confirmed: false }
+    Mask { seq, pts: Duration::ZERO, captured_at, width, height, classes, labels, model, guide: None, probable: None, confirmed: false, seen: None }
 }
 
 /// Compares the share with a count pixel by pixel.

@@ -155,7 +155,7 @@ fn mask(input: &MaskInput) -> Mask {
         classes: classes.collect(),
         labels: [].into(),
         model: "".into(),
-        guide: None, probable: None, confirmed: false,
+        guide: None, probable: None, confirmed: false, seen: None,
     }
 }
 

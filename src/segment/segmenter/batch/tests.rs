@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::config::{ModelConfig, Provider};
-use crate::frame::{OwnedImage, PixelFormat, Tiles, VideoInfo};
+use crate::frame::{Crop, OwnedImage, PixelFormat, Tiles, VideoInfo};
 use crate::gate::Gate;
 use crate::segment::contract::Contract;
 use crate::segment::file;
@@ -36,7 +36,17 @@ fn frame(gate: Option<&Arc<Gate>>, start: Instant, seq: u64, left: usize) -> Fra
     }
     let pts = Duration::from_millis(40 * seq);
     let (stream, captured_at, pixels) = ("gate".into(), start + pts, Arc::new(image));
-    Frame { stream, seq, pts, captured_at, pixels, bias: None, gate: gate.cloned(), tiles: Tiles::default() }
+    Frame {
+        stream,
+        seq,
+        pts,
+        captured_at,
+        pixels,
+        bias: None,
+        gate: gate.cloned(),
+        crop: Crop::default(),
+        tiles: Tiles::default(),
+    }
 }
 
 /// Sequence number of each mask, and whether it was confirmed.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use maskcast::config::{RedactConfig, RedactStyle};
-use maskcast::frame::{Frame, Mask, OwnedImage, PixelFormat, Pixels, Tiles, VideoInfo};
+use maskcast::frame::{Crop, Frame, Mask, OwnedImage, PixelFormat, Pixels, Tiles, VideoInfo};
 use maskcast::redact::{Clearance, class_bias};
 use opencv::core::Mat;
 use opencv::imgproc::{COLOR_RGB2YUV_I420, cvt_color_def};
@@ -102,6 +102,7 @@ pub fn leaks(
                 pixels: Arc::new(i420(&image, info).map_err(name)?),
                 bias: None,
                 gate: None,
+                crop: Crop::default(),
                 tiles: Tiles::default(),
             };
             // Redacted instead of the image itself, so that what is hidden can be told from what is visible.
