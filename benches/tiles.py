@@ -1,8 +1,11 @@
-"""Recall of small people in large pictures, with `--tiles` of maskcast segment, and the time of a frame.
+"""Recall of small people in large pictures, with `--tiles` and `--crop` of maskcast segment, and the time of a frame.
 
 Photographs with label masks are put together to frames of 1920x1080, 4 x 3 in each, and played as a clip without loss.
 
-    python3 benches/tiles.py target/release/maskcast models/everyday.onnx FOLDER [1x1 2x2 3x3]
+    python3 benches/tiles.py target/release/maskcast models/everyday.onnx FOLDER [1x1 2x2 3x3 crop2 crop4]
+
+2x2 is --tiles 2x2. crop2 is a --crop of half the width and half the height: the program runs once for each of its four places, and each
+person is looked for in the crop that it is in. crop4 has a quarter of the width and of the height, and sixteen places.
 
 FOLDER has images/NAME.jpg, masks/NAME.png (class indices, 255 = not labelled) and classes.txt. Needs numpy, Pillow, OpenCV and ffmpeg.
 """
@@ -56,7 +59,16 @@ def people(label, person):
         yield areas == area, stats[area, cv2.CC_STAT_HEIGHT]
 
 
-def main(program, model, folder, grids):
+def runs(setting):
+    """The options of each run for a setting. The masks of the runs together cover the frame."""
+    if not setting.startswith("crop"):
+        return [["--tiles", setting]]
+    parts = int(setting.removeprefix("crop"))
+    corners = [(x / parts, y / parts) for y in range(parts) for x in range(parts)]
+    return [["--crop", f"{x},{y},{1 / parts},{1 / parts}"] for x, y in corners]
+
+
+def main(program, model, folder, settings):
     folder = Path(folder)
     person = (folder / "classes.txt").read_text().split("\n").index("person")
     pictures, labels = zip(*frames(folder))
@@ -64,16 +76,23 @@ def main(program, model, folder, grids):
         work = Path(work)
         clip(pictures, work / "clip.mkv")
         header = " ".join(f"{f'{low}-{high} px':>14}" for low, high in SIZES)
-        print(f"{len(pictures)} frames\ntiles  ms a frame  IoU   recall by height: {header}")
-        for grid in grids:
-            masks, report = work / grid, work / f"{grid}.json"
-            command = [program, "segment", work / "clip.mkv", "-o", work / f"{grid}.mkv", "--model", model, "--threads", "1"]
-            command += ["--workers", "1", "--smooth", "off", "--tiles", grid, "--mask-dir", masks, "--report", report]
-            subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        print(f"{len(pictures)} frames\ninput  ms a frame  IoU   recall by height: {header}")
+        for setting in settings:
+            report, times = work / "report.json", []
+            masks = np.full((len(labels), HEIGHT, WIDTH), 255, np.uint8)
+            for options in runs(setting):
+                command = [program, "segment", work / "clip.mkv", "-o", work / "out.mkv", "--model", model, "--threads", "1"]
+                command += ["--workers", "1", "--smooth", "off", *options, "--mask-dir", work / "masks", "--report", report]
+                subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                times.append(model_time(json.loads(report.read_text())))
+                for number, mask in enumerate(masks):
+                    seen = np.asarray(Image.open(work / "masks" / f"{number:06}.png"))
+                    # 255: outside of the crop.
+                    np.copyto(mask, seen, where=seen != 255)
             both = either = 0
             found, all_people = np.zeros(len(SIZES), int), np.zeros(len(SIZES), int)
             for number, label in enumerate(labels):
-                mask = np.asarray(Image.open(masks / f"{number:06}.png")) == person
+                mask = masks[number] == person
                 known = label != 255
                 both += (mask & (label == person)).sum()
                 either += ((mask | (label == person)) & known).sum()
@@ -82,15 +101,16 @@ def main(program, model, folder, grids):
                         if low <= height < high:
                             all_people[index] += 1
                             found[index] += mask[area].mean() >= 0.5
-            time = model_time(json.loads(report.read_text()))
+            time = sum(times) / len(times)
             shares = " ".join(f"{f'{f} of {a}':>14}" for f, a in zip(found, all_people))
-            print(f"{grid:6} {time:10.1f}  {both / either:.3f} {'':19}{shares}", flush=True)
+            print(f"{setting:6} {time:10.1f}  {both / either:.3f} {'':19}{shares}", flush=True)
 
 
 def model_time(report):
-    """Milliseconds of the CPU to scale a frame and to run the model, the medians added up."""
-    return report["stage_ms"]["preprocess"]["p50"] + report["stage_ms"]["segment"]["p50"]
+    """Milliseconds of the CPU to scale a frame and to run the model, the means added up."""
+    stages = (report["stage_ms"][name] for name in ("preprocess", "segment"))
+    return sum(stage["total_cpu"] / stage["count"] for stage in stages)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], sys.argv[4:] or ["1x1", "2x2", "3x3"])
+    main(*sys.argv[1:4], sys.argv[4:] or ["1x1", "2x2", "3x3", "crop2", "crop4"])
