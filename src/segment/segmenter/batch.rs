@@ -138,9 +138,10 @@ impl OnnxSegmenter {
         for (frame, classes) in frames.iter().zip(masks.clone()) {
             self.unlabelled.count(&frame.stream, classes, self.contract.labels.len());
         }
-        if frames.len() == 1 && images == 1 {
+        if images == 1 {
             // Without a copy.
-            return Ok(probable.into_iter().map(|probable| (classes, size, probable)).collect());
+            let probable = probable.into_iter().next().flatten();
+            return Ok(vec![(classes, size, probable)]);
         }
         Ok(masks.zip(probable).map(|(classes, probable)| (classes.to_vec(), size, probable)).collect())
     }
