@@ -174,7 +174,8 @@ fn a_stream_with_a_crop_has_a_mask_of_the_crop_only() {
     assert_eq!(status, 422, "{problem}");
     let expected = "stream[gate].zone[1].polygon";
     assert!(
-        problem.contains(expected) && problem.contains(r#"\"box\" is outside of crop = [0, 0, 0.5, 0.5]"#),
+        problem.contains(expected)
+            && problem.contains(r#"\"box\" has less than 0.01 % of the frame inside of crop = [0, 0, 0.5, 0.5]"#),
         "{problem}"
     );
     for (body, expected) in [
@@ -225,7 +226,7 @@ fn a_wrong_crop_prevents_the_start() {
         (
             "crop = [0, 0, 0.5, 1]",
             ZONES,
-            "stream[gate].zone[1].polygon: the zone \"box\" is outside of crop = [0, 0, 0.5, 1]",
+            "stream[gate].zone[1].polygon: the zone \"box\" has less than 0.01 % of the frame inside of crop = [0, 0, 0.5, 1]",
         ),
         (
             "crop = [0, 0, 0.5, 1]",

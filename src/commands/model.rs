@@ -141,9 +141,8 @@ fn verify(path: &Path, options: &VerifyArgs) -> Result<(), Failure> {
     println!("  {:9} runs it: {}", model.provider.name(), model.placement);
     let steps = match (model.has_own_stem(), model.has_own_head()) {
         (true, true) => Some("the windows of the first convolution and the last steps"),
-        (true, false) => Some("the windows of the first convolution"),
         (false, true) => Some("the last steps"),
-        (false, false) => None,
+        (_, false) => None,
     };
     if let Some(steps) = steps {
         println!("            Maskcast itself computes {steps}, which takes less time than in ONNX Runtime");

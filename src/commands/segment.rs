@@ -33,8 +33,8 @@ pub struct SegmentArgs {
     pub output: PathBuf,
     #[command(flatten)]
     pub model: ModelArgs,
-    /// The part of each frame that the model gets, as fractions of its width and height: 0.5,0,0.5,0.5 is the upper right quarter.
-    /// The rest of the frame has no mask.
+    /// The part of each frame that the model gets, as fractions of its width and height. The rest of the frame has no mask; the video
+    /// is not cropped. Width and height are at least 0.25.
     #[arg(long, default_value = "0,0,1,1", value_name = "X,Y,WIDTH,HEIGHT", value_parser = CropArea::parse)]
     pub crop: CropArea,
     /// Columns and rows of tiles into which each frame, or its crop, is divided for the model, to see small objects: 1x1 to 4x4.
@@ -69,7 +69,7 @@ pub struct SegmentArgs {
     /// Write each mask to this folder, as an 8-bit grey PNG of class indices.
     #[arg(long, value_name = "DIR")]
     pub mask_dir: Option<PathBuf>,
-    /// Size of these masks: that of the frame, or of the output of the model.
+    /// Size of these masks: that of the frame, or of the output of the model (larger with --crop or --tiles).
     #[arg(long, value_enum, default_value = "frame")]
     pub mask_size: MaskSize,
     /// Speed preset of x264.

@@ -10,12 +10,11 @@ use serde_json::Value as Json;
 use super::value::Value;
 use crate::frame::Crop;
 
-/// Least width and height. The mask of a frame has up to 1 / [`LEAST`]² times as many pixels as that of its crop: 2048×1152 for
+/// Minimum width and height, as a fraction of the frame. The mask of a frame has up to 1 / [`LEAST`]² times as many pixels as that of its crop: 2048×1152 for
 /// the bundled model.
 const LEAST: f64 = 0.25;
 
-const HELP: &str =
-    "write [x, y, width, height] as fractions of the frame; [0.5, 0, 0.5, 0.5] is the upper right quarter";
+const HELP: &str = "write [x, y, width, height] as fractions of the frame; [0.5, 0, 0.5, 0.5] is the upper right part, half as wide and half as high";
 
 /// A part of the frame, as `[x, y, width, height]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -39,13 +38,16 @@ impl CropArea {
         if let Some(outside) = numbers.iter().find(|number| !(0.0..=1.0).contains(*number)) {
             return Err(format!("{outside} is not between 0 and 1"));
         }
-        for (name, start, length) in [("width", x, width), ("height", y, height)] {
+        let sides = [("x", x, "width", width, "right"), ("y", y, "height", height, "bottom")];
+        for (place, start, name, length, edge) in sides {
             if length < LEAST {
-                return Err(format!("its {name} of {length} is less than {LEAST}, a quarter of the frame"));
+                return Err(format!("{name} = {length} is less than {LEAST}"));
             }
             // Decimal fractions have rounding errors: 0.7 + 0.3 may be more than 1.
             if start + length > 1.0 + 1e-9 {
-                return Err(format!("{start} + {length} is more than 1: it extends beyond the {name} of the frame"));
+                return Err(format!(
+                    "{place} + {name} = {start} + {length} is more than 1: the crop extends beyond the {edge} edge of the frame"
+                ));
             }
         }
         Ok(CropArea(Crop { x, y, width, height }))

@@ -89,9 +89,9 @@ pub struct StreamConfig {
     /// Weight of the stream when the model is overloaded: a stream with 2 gets twice as many masks as one with 1.
     #[schemars(range(min = 1, max = 100), extend("x-applies" = "next-frame", "x-help" = "1 to 100; 2 is twice the weight of 1"))]
     pub priority: u32,
-    /// The part of the frame that the model gets, `[x, y, width, height]` as fractions of the width and height of the frame, to see
-    /// small objects in large pictures: `[0.5, 0, 0.5, 0.5]` is the upper right quarter. At least a quarter of the width and of the
-    /// height. The rest of the frame has no mask and does not count in the shares of classes. Not with `[stream.redact]`.
+    /// The part of each frame that the model gets, `[x, y, width, height]` as fractions of the width and height of the frame, to see
+    /// small objects in large pictures. The video is not cropped. `width` and `height` are at least 0.25. The rest of the frame has no
+    /// mask and does not count in the shares of classes. Not with `[stream.redact]`.
     #[schemars(extend("x-default" = "the whole frame"))]
     pub crop: CropArea,
     /// Columns and rows of tiles into which a frame or its `crop` is divided for the model, to see small objects in large pictures:
@@ -225,12 +225,16 @@ impl StreamConfig {
         let is_unseen = |polygon: &[[f64; 2]]| !polygon.is_empty() && zone::is_outside(polygon, self.crop.into());
         let help = Some("move the zone, or enlarge crop: shares are those of the pixels that the model sees");
         for (i, zone) in self.zones.iter().enumerate().filter(|(_, zone)| is_unseen(&zone.polygon)) {
-            let problem = format!("the zone {:?} is outside of crop = {}", zone.name, self.crop);
+            let problem =
+                format!("the zone {:?} has less than 0.01 % of the frame inside of crop = {}", zone.name, self.crop);
             section.element("zone", i).fail("polygon", problem, help);
         }
         let events = self.record.iter().flat_map(|record| &record.events).enumerate();
         for (i, event) in events.filter(|(_, event)| is_unseen(&event.zone)) {
-            let problem = format!("the zone of the event {:?} is outside of crop = {}", event.name, self.crop);
+            let problem = format!(
+                "the zone of the event {:?} has less than 0.01 % of the frame inside of crop = {}",
+                event.name, self.crop
+            );
             section.section("record").element("event", i).fail("zone", problem, help);
         }
     }

@@ -1,6 +1,6 @@
-//! A small copy of a frame, which goes along with its mask.
+//! A small copy of what the model saw, which belongs to a mask.
 
-/// A small copy of the frame that a mask belongs to: it shows what moved and what changed between two masks.
+/// A small copy of the part of the frame that the model got: it shows what moved and what changed between two masks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guide {
     pub width: usize,

@@ -29,7 +29,8 @@ pub struct Probable {
 }
 
 /// The class of pixels that the model did not see, because they are outside of the crop of the stream. No model has a label for it:
-/// a model has at most 255 labels.
+/// a model has at most 255 labels. A model that returns an index above 254 also has it inside of the crop; only [`Mask::seen`] says
+/// which pixels are outside.
 pub const UNSEEN: ClassId = ClassId::MAX;
 
 /// The classes of the pixels of a frame, at the resolution of the model: the whole frame, scaled to `width` × `height`.

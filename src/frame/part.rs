@@ -1,6 +1,6 @@
 //! The parts of a frame that the model gets: a crop, and tiles of it.
 
-/// The tiles into which a frame, or its crop, is divided for the model. One tile is all of it.
+/// The tiles into which a frame, or its crop, is divided for the model. 1×1: it is not divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tiles {
     pub columns: usize,

@@ -55,7 +55,8 @@ pub(super) struct ModelOutputs {
     pub others: Vec<String>,
 }
 
-/// What of the file is not in the session, because some steps of the model are computed elsewhere.
+/// Inputs and outputs of the model file that the graph of the session does not have, because some steps of the model are computed
+/// elsewhere.
 #[derive(Default)]
 pub(super) struct FileTensors {
     pub input: Option<TensorSpec>,

@@ -130,9 +130,9 @@ fn report(app: &App, stream: &StreamConfig, outcome: Option<ChangeOutcome>) -> O
 
 /// Get the newest mask
 ///
-/// A PNG with one byte per pixel, in the output size of the model. If the model does not run for the stream because nothing uses its
+/// A PNG with one byte per pixel, in the size of the mask: the output size of the model, or more with `crop` or `tiles`. If the model does not run for the stream because nothing uses its
 /// masks, this request starts it and waits for the first mask. The byte is the class index: the position of the class in
-/// `labels` of the stream's model (`/api/v1/models/{name}`).
+/// `labels` of the stream's model (`/api/v1/models/{name}`), or 255 outside of the crop of the stream.
 #[utoipa::path(
     get,
     path = "/api/v1/streams/{name}/mask.png",

@@ -21,6 +21,7 @@
 //! The method uses no confidence of the model, because models give only classes.
 
 mod change;
+mod differences;
 mod field;
 mod motion;
 mod pyramid;

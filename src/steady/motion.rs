@@ -4,6 +4,7 @@
 //! are tried, to the finest, where those of the coarser level, of the neighbours and of the previous mask are tried and refined by
 //! one or two pixels. [`Field::refine`] adds the fractions.
 
+use super::differences::of_two_rows;
 use super::field::Field;
 pub use super::field::{CELL, Vector};
 use super::pyramid::{LEVELS, Level, Pyramid};
@@ -89,33 +90,10 @@ impl<'a> Window<'a> {
         let row = |image: &[u8], row: usize| -> [u8; WINDOW] {
             image[row * stride..][..WINDOW].try_into().unwrap_or_default()
         };
-        let pair = |n: usize| two_rows([row(a, n), row(a, n + 1)], [row(b, n), row(b, n + 1)]);
+        let pair = |n: usize| of_two_rows([row(a, n), row(a, n + 1)], [row(b, n), row(b, n + 1)]);
         let upper = pair(0) + pair(2);
         if upper >= limit { upper } else { upper + pair(4) + pair(6) }
     }
-}
-
-/// The sum of absolute differences of two rows, by the instruction that video encoders use for it (`psadbw`). Compilers do not
-/// find it here.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[allow(unsafe_code)]
-fn two_rows(a: [[u8; WINDOW]; 2], b: [[u8; WINDOW]; 2]) -> u32 {
-    use std::arch::x86_64::{_mm_add_epi64, _mm_cvtsi128_si32, _mm_sad_epu8, _mm_set_epi64x, _mm_unpackhi_epi64};
-    let [a, b] = [a, b].map(|rows| rows.map(i64::from_le_bytes));
-    // SAFETY: The instructions are those of SSE2, which every x86-64 processor has. They use no memory.
-    unsafe {
-        let sums = _mm_sad_epu8(_mm_set_epi64x(a[1], a[0]), _mm_set_epi64x(b[1], b[0]));
-        _mm_cvtsi128_si32(_mm_add_epi64(sums, _mm_unpackhi_epi64(sums, sums))) as u32
-    }
-}
-
-/// The sum of absolute differences of two rows.
-#[cfg(not(target_arch = "x86_64"))]
-#[inline]
-fn two_rows(a: [[u8; WINDOW]; 2], b: [[u8; WINDOW]; 2]) -> u32 {
-    let rows = a.as_flattened().iter().zip(b.as_flattened());
-    rows.map(|(a, b)| u32::from(a.abs_diff(*b))).sum()
 }
 
 /// The best vector so far.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::frame::{Mask, PixelArea};
 
-/// The pixels that the model saw as a mask of their own, which its guide shows.
+/// A mask of only the pixels inside of the crop. The guide already shows just these.
 pub(super) fn part(mask: &Mask, area: PixelArea) -> Mask {
     Mask {
         seq: mask.seq,

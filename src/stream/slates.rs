@@ -1,4 +1,4 @@
-//! Slates: what viewers of an offline source see instead of its frames, which is the last one with a text that it is old.
+//! Slates: images that viewers get while a source is offline: the last frame, with a text.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ const SLATE_SIZE: (usize, usize) = (640, 360);
 #[derive(Default)]
 pub(super) struct Slates {
     shown_at: Option<Instant>,
-    /// What they show of the last frame.
+    /// The last frame after redaction.
     image: Option<ClearedImage>,
 }
 

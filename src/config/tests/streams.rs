@@ -39,10 +39,18 @@ fn a_crop_is_four_numbers_inside_of_the_frame() {
         ("[0, 0, 1, \"1\"]", "[3]", "must be a number, not a string"),
         ("[0, -0.1, 1, 1]", "[1]", "-0.1 is not between 0 and 1"),
         ("[0, 0, nan, 1]", "[2]", "NaN is not between 0 and 1"),
-        ("[0, 0, 0.2, 1]", "", "its width of 0.2 is less than 0.25, a quarter of the frame"),
-        ("[0, 0, 1, 0]", "", "its height of 0 is less than 0.25, a quarter of the frame"),
-        ("[0.6, 0, 0.5, 1]", "", "0.6 + 0.5 is more than 1: it extends beyond the width of the frame"),
-        ("[0, 0.76, 1, 0.25]", "", "0.76 + 0.25 is more than 1: it extends beyond the height of the frame"),
+        ("[0, 0, 0.2, 1]", "", "width = 0.2 is less than 0.25"),
+        ("[0, 0, 1, 0]", "", "height = 0 is less than 0.25"),
+        (
+            "[0.6, 0, 0.5, 1]",
+            "",
+            "x + width = 0.6 + 0.5 is more than 1: the crop extends beyond the right edge of the frame",
+        ),
+        (
+            "[0, 0.76, 1, 0.25]",
+            "",
+            "y + height = 0.76 + 0.25 is more than 1: the crop extends beyond the bottom edge of the frame",
+        ),
     ] {
         let error = only(read_stream(&format!("source = \"test://\"\ncrop = {written}")));
         assert!(error.starts_with(&format!("stream[gate].crop{key}: {problem} (help: write [x, y, ")), "{error}");
@@ -72,8 +80,8 @@ fn a_zone_outside_of_the_crop_is_an_error() {
     assert_eq!(
         found,
         [
-            "stream[gate].zone[1].polygon: the zone \"Street\" is outside of crop = [0.5, 0, 0.5, 1]",
-            "stream[gate].record.event[0].zone: the zone of the event \"visit\" is outside of crop = [0.5, 0, 0.5, 1]",
+            "stream[gate].zone[1].polygon: the zone \"Street\" has less than 0.01 % of the frame inside of crop = [0.5, 0, 0.5, 1]",
+            "stream[gate].record.event[0].zone: the zone of the event \"visit\" has less than 0.01 % of the frame inside of crop = [0.5, 0, 0.5, 1]",
         ]
     );
     stream(&text("crop = [0.25, 0, 0.75, 1]"));

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use crate::segment::wire::{Damaged, Field, fields, named, put, put_number};
+use crate::segment::wire::{Damaged, Field, bytes_of, fields, put_bytes, put_varint};
 
 /// Why a file cannot be rewritten.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,8 +43,8 @@ pub fn metadata(file: &[u8], key: &str) -> Option<String> {
     let model = fields(file).ok()?;
     let entries = model.iter().filter(|entry| entry.number == field::MODEL_METADATA);
     let mut entries = entries.filter_map(|entry| fields(entry.content).ok());
-    let entry = entries.find(|entry| named(entry, field::NAME) == Some(key.as_bytes()))?;
-    String::from_utf8(named(&entry, field::CONTENT)?.to_vec()).ok()
+    let entry = entries.find(|entry| bytes_of(entry, field::NAME) == Some(key.as_bytes()))?;
+    String::from_utf8(bytes_of(&entry, field::CONTENT)?.to_vec()).ok()
 }
 
 /// The names of the outputs of a file.
@@ -57,7 +57,7 @@ pub fn outputs(file: &[u8]) -> Result<Vec<String>, PruneError> {
     outputs
         .map(|output| {
             let output = fields(output.content)?;
-            let name = named(&output, field::NAME).ok_or(Damaged)?;
+            let name = bytes_of(&output, field::NAME).ok_or(Damaged)?;
             String::from_utf8(name.to_vec()).map_err(|_| Damaged.into())
         })
         .collect()
@@ -73,7 +73,7 @@ pub fn prune(file: &[u8], wanted: &[(&str, i32)]) -> Result<Vec<u8>, PruneError>
     let mut out = Vec::with_capacity(file.len());
     for part in model {
         match part.number {
-            field::MODEL_GRAPH => put(&mut out, field::MODEL_GRAPH, &pruned),
+            field::MODEL_GRAPH => put_bytes(&mut out, field::MODEL_GRAPH, &pruned),
             _ => out.extend_from_slice(part.whole),
         }
     }
@@ -82,7 +82,7 @@ pub fn prune(file: &[u8], wanted: &[(&str, i32)]) -> Result<Vec<u8>, PruneError>
 
 /// The content of the graph.
 fn graph<'a>(model: &[Field<'a>]) -> Result<&'a [u8], PruneError> {
-    Ok(named(model, field::MODEL_GRAPH).ok_or(Damaged)?)
+    Ok(bytes_of(model, field::MODEL_GRAPH).ok_or(Damaged)?)
 }
 
 fn pruned_graph(graph: &[u8], wanted: &[(&str, i32)]) -> Result<Vec<u8>, PruneError> {
@@ -115,10 +115,10 @@ fn pruned_graph(graph: &[u8], wanted: &[(&str, i32)]) -> Result<Vec<u8>, PruneEr
         let keep = match part.number {
             field::GRAPH_NODE => keep,
             field::GRAPH_INITIALIZER => {
-                named(&fields(part.content)?, field::TENSOR_NAME).is_none_or(|name| needed.contains(name))
+                bytes_of(&fields(part.content)?, field::TENSOR_NAME).is_none_or(|name| needed.contains(name))
             }
             // The types of values that no node makes any more.
-            field::GRAPH_VALUE_INFO => named(&fields(part.content)?, field::NAME)
+            field::GRAPH_VALUE_INFO => bytes_of(&fields(part.content)?, field::NAME)
                 .is_some_and(|name| made.contains(name) && !is_wanted(name, wanted)),
             field::GRAPH_OUTPUT => false,
             _ => true,
@@ -128,7 +128,7 @@ fn pruned_graph(graph: &[u8], wanted: &[(&str, i32)]) -> Result<Vec<u8>, PruneEr
         }
     }
     for &(name, element) in wanted {
-        put(&mut out, field::GRAPH_OUTPUT, &value_info(name, element));
+        put_bytes(&mut out, field::GRAPH_OUTPUT, &value_info(name, element));
     }
     Ok(out)
 }
@@ -141,11 +141,11 @@ fn is_wanted(name: &[u8], wanted: &[(&str, i32)]) -> bool {
 fn value_info(name: &str, element: i32) -> Vec<u8> {
     // TypeProto.Tensor.elem_type, TypeProto.tensor_type
     let mut tensor = vec![1 << 3];
-    put_number(&mut tensor, element.unsigned_abs().into());
+    put_varint(&mut tensor, element.unsigned_abs().into());
     let mut kind = Vec::new();
-    put(&mut kind, 1, &tensor);
+    put_bytes(&mut kind, 1, &tensor);
     let mut info = Vec::new();
-    put(&mut info, field::NAME, name.as_bytes());
-    put(&mut info, field::CONTENT, &kind);
+    put_bytes(&mut info, field::NAME, name.as_bytes());
+    put_bytes(&mut info, field::CONTENT, &kind);
     info
 }

@@ -4,7 +4,7 @@ use ort::value::TensorElementType;
 
 use super::{ROW, SIDE, Stem, WINDOW};
 use crate::segment::contract::TensorSpec;
-use crate::segment::wire::{Damaged, Field, fields, named, number, put, put_value, read_number};
+use crate::segment::wire::{Damaged, Field, bytes_of, fields, put_bytes, put_value, read_varint, varint_of};
 
 /// Why the first convolution of a model cannot be rewritten.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,13 +60,13 @@ const INTS: u64 = 7;
 /// The file is not a complete model.
 pub fn rewrite(file: &[u8]) -> Result<Option<(Stem, Vec<u8>)>, StemProblem> {
     let model = fields(file)?;
-    let graph = fields(named(&model, field::MODEL_GRAPH).ok_or(Damaged)?)?;
+    let graph = fields(bytes_of(&model, field::MODEL_GRAPH).ok_or(Damaged)?)?;
     let Some(found) = Convolution::find(&graph)? else { return Ok(None) };
     let rewritten = found.rewrite(&graph);
     let mut out = Vec::with_capacity(file.len());
     for part in &model {
         match part.number {
-            field::MODEL_GRAPH => put(&mut out, field::MODEL_GRAPH, &rewritten),
+            field::MODEL_GRAPH => put_bytes(&mut out, field::MODEL_GRAPH, &rewritten),
             _ => out.extend_from_slice(part.whole),
         }
     }
@@ -86,7 +86,7 @@ impl<'a> Node<'a> {
     }
 
     fn is(&self, operator: &str) -> bool {
-        named(&self.parts, field::NODE_OPERATOR) == Some(operator.as_bytes())
+        bytes_of(&self.parts, field::NODE_OPERATOR) == Some(operator.as_bytes())
     }
 
     fn input(&self, n: usize) -> Option<&'a [u8]> {
@@ -102,7 +102,7 @@ impl<'a> Node<'a> {
     fn attribute(&self, name: &str) -> Result<Option<Vec<Field<'a>>>, Damaged> {
         for attribute in self.values(field::NODE_ATTRIBUTE) {
             let attribute = fields(attribute)?;
-            if named(&attribute, field::ATTRIBUTE_NAME) == Some(name.as_bytes()) {
+            if bytes_of(&attribute, field::ATTRIBUTE_NAME) == Some(name.as_bytes()) {
                 return Ok(Some(attribute));
             }
         }
@@ -161,7 +161,7 @@ impl<'a> Convolution<'a> {
         let initializer = |name: &[u8]| -> Result<Option<(usize, Vec<Field<'a>>)>, Damaged> {
             for (at, part) in parts(field::GRAPH_INITIALIZER) {
                 let tensor = fields(part.content)?;
-                if named(&tensor, field::TENSOR_NAME) == Some(name) {
+                if bytes_of(&tensor, field::TENSOR_NAME) == Some(name) {
                     return Ok(Some((at, tensor)));
                 }
             }
@@ -173,7 +173,7 @@ impl<'a> Convolution<'a> {
         // A value that is an output of the graph keeps its shape.
         let mut outputs = Vec::new();
         for (_, output) in parts(field::GRAPH_OUTPUT) {
-            outputs.extend(named(&fields(output.content)?, field::INFO_NAME));
+            outputs.extend(bytes_of(&fields(output.content)?, field::INFO_NAME));
         }
         let next = |value: &[u8], operator| {
             nodes
@@ -229,11 +229,11 @@ impl<'a> Convolution<'a> {
         let mut out = Vec::new();
         for (at, part) in graph.iter().enumerate() {
             if at == self.input {
-                put(&mut out, field::GRAPH_INPUT, &self.input_info());
+                put_bytes(&mut out, field::GRAPH_INPUT, &self.input_info());
             } else if at == self.weights {
-                put(&mut out, field::GRAPH_INITIALIZER, &self.weights(part.content));
+                put_bytes(&mut out, field::GRAPH_INITIALIZER, &self.weights(part.content));
             } else if at == self.convolution.at {
-                put(&mut out, field::GRAPH_NODE, &self.node());
+                put_bytes(&mut out, field::GRAPH_NODE, &self.node());
             } else if !self.is_reshaped(part) {
                 out.extend_from_slice(part.whole);
             }
@@ -243,7 +243,7 @@ impl<'a> Convolution<'a> {
 
     /// Whether a part declares the shape of a value that has another one now.
     fn is_reshaped(&self, part: &Field<'_>) -> bool {
-        let name = fields(part.content).ok().and_then(|info| named(&info, field::INFO_NAME));
+        let name = fields(part.content).ok().and_then(|info| bytes_of(&info, field::INFO_NAME));
         part.number == field::GRAPH_VALUE_INFO && name.is_some_and(|name| self.reshaped.contains(&name))
     }
 
@@ -251,18 +251,18 @@ impl<'a> Convolution<'a> {
     fn input_info(&self) -> Vec<u8> {
         let [_, sides @ ..] = self.stem.shape(1);
         let mut shape = Vec::new();
-        put(&mut shape, field::SHAPE_DIMENSION, self.batch);
+        put_bytes(&mut shape, field::SHAPE_DIMENSION, self.batch);
         for side in sides {
             let mut dimension = Vec::new();
             put_value(&mut dimension, field::DIMENSION_VALUE, side as u64);
-            put(&mut shape, field::SHAPE_DIMENSION, &dimension);
+            put_bytes(&mut shape, field::SHAPE_DIMENSION, &dimension);
         }
         let (mut tensor, mut kind, mut info) = (Vec::new(), Vec::new(), Vec::new());
         put_value(&mut tensor, field::TENSOR_ELEMENT, UINT8);
-        put(&mut tensor, field::TENSOR_SHAPE, &shape);
-        put(&mut kind, field::TYPE_TENSOR, &tensor);
-        put(&mut info, field::INFO_NAME, self.stem.input.name.as_bytes());
-        put(&mut info, field::INFO_TYPE, &kind);
+        put_bytes(&mut tensor, field::TENSOR_SHAPE, &shape);
+        put_bytes(&mut kind, field::TYPE_TENSOR, &tensor);
+        put_bytes(&mut info, field::INFO_NAME, self.stem.input.name.as_bytes());
+        put_bytes(&mut info, field::INFO_TYPE, &kind);
         info
     }
 
@@ -284,7 +284,7 @@ impl<'a> Convolution<'a> {
                 out.extend_from_slice(part.whole);
             }
         }
-        put(&mut out, field::TENSOR_BYTES, &bytes);
+        put_bytes(&mut out, field::TENSOR_BYTES, &bytes);
         out
     }
 
@@ -294,17 +294,17 @@ impl<'a> Convolution<'a> {
         let mut out = Vec::new();
         for part in &self.convolution.parts {
             let attribute = fields(part.content).ok().filter(|_| part.number == field::NODE_ATTRIBUTE);
-            let name = attribute.as_ref().and_then(|attribute| named(attribute, field::ATTRIBUTE_NAME));
+            let name = attribute.as_ref().and_then(|attribute| bytes_of(attribute, field::ATTRIBUTE_NAME));
             if !name.is_some_and(|name| replaced.iter().any(|replaced| replaced.as_bytes() == name)) {
                 out.extend_from_slice(part.whole);
             }
         }
         for (name, values) in replaced.into_iter().zip([&[1, 1][..], &[1, 1], &[0, 0, 0, 0]]) {
             let mut attribute = Vec::new();
-            put(&mut attribute, field::ATTRIBUTE_NAME, name.as_bytes());
+            put_bytes(&mut attribute, field::ATTRIBUTE_NAME, name.as_bytes());
             values.iter().for_each(|value| put_value(&mut attribute, field::ATTRIBUTE_INTS, *value));
             put_value(&mut attribute, field::ATTRIBUTE_TYPE, INTS);
-            put(&mut out, field::NODE_ATTRIBUTE, &attribute);
+            put_bytes(&mut out, field::NODE_ATTRIBUTE, &attribute);
         }
         out
     }
@@ -322,11 +322,11 @@ struct ImageInput<'a> {
 /// Reads a `ValueInfoProto`; `None` for another input than an image.
 fn image(info: &[u8]) -> Result<Option<ImageInput<'_>>, Damaged> {
     let info = fields(info)?;
-    let name = named(&info, field::INFO_NAME).ok_or(Damaged)?;
-    let kind = fields(named(&info, field::INFO_TYPE).unwrap_or_default())?;
-    let tensor = fields(named(&kind, field::TYPE_TENSOR).unwrap_or_default())?;
-    let element = number(&tensor, field::TENSOR_ELEMENT);
-    let shape = fields(named(&tensor, field::TENSOR_SHAPE).unwrap_or_default())?;
+    let name = bytes_of(&info, field::INFO_NAME).ok_or(Damaged)?;
+    let kind = fields(bytes_of(&info, field::INFO_TYPE).unwrap_or_default())?;
+    let tensor = fields(bytes_of(&kind, field::TYPE_TENSOR).unwrap_or_default())?;
+    let element = varint_of(&tensor, field::TENSOR_ELEMENT);
+    let shape = fields(bytes_of(&tensor, field::TENSOR_SHAPE).unwrap_or_default())?;
     let dimensions: Vec<&[u8]> =
         shape.iter().filter(|part| part.number == field::SHAPE_DIMENSION).map(|part| part.content).collect();
     let (Some(UINT8), &[batch, height, width, colours]) = (element, dimensions.as_slice()) else { return Ok(None) };
@@ -339,14 +339,14 @@ fn image(info: &[u8]) -> Result<Option<ImageInput<'_>>, Damaged> {
 /// A dimension; -1 if it is free.
 fn declared(dimension: &[u8]) -> Result<i64, Damaged> {
     let dimension = fields(dimension)?;
-    let value = number(&dimension, field::DIMENSION_VALUE);
+    let value = varint_of(&dimension, field::DIMENSION_VALUE);
     Ok(value.and_then(|value| i64::try_from(value).ok()).unwrap_or(-1))
 }
 
 /// Number of output channels and the bytes of the weights of a convolution of 3×3 pixels with three colours.
 fn weights_of<'a>(tensor: &[Field<'a>]) -> Result<Option<(usize, &'a [u8])>, Damaged> {
-    let element = number(tensor, field::TENSOR_TYPE);
-    let bytes = named(tensor, field::TENSOR_BYTES).unwrap_or_default();
+    let element = varint_of(tensor, field::TENSOR_TYPE);
+    let bytes = bytes_of(tensor, field::TENSOR_BYTES).unwrap_or_default();
     let dimensions = numbers(tensor, field::TENSOR_DIMENSIONS)?;
     let &[channels, 3, SIDE_U64, SIDE_U64] = dimensions.as_slice() else { return Ok(None) };
     let channels = usize::try_from(channels).map_err(|_| Damaged)?;
@@ -358,11 +358,11 @@ const SIDE_U64: u64 = SIDE as u64;
 
 /// The value of a tensor of one byte.
 fn byte(tensor: &[Field<'_>]) -> Result<Option<u8>, Damaged> {
-    let element = number(tensor, field::TENSOR_TYPE);
+    let element = varint_of(tensor, field::TENSOR_TYPE);
     if element != Some(UINT8) {
         return Ok(None);
     }
-    Ok(match named(tensor, field::TENSOR_BYTES) {
+    Ok(match bytes_of(tensor, field::TENSOR_BYTES) {
         Some(&[byte]) => Some(byte),
         Some(_) => None,
         None => match numbers(tensor, field::TENSOR_INTS)?.as_slice() {
@@ -379,12 +379,12 @@ type Geometry = ([usize; 2], [usize; 2], [usize; 2]);
 fn geometry(convolution: &Node<'_>, size: [usize; 2]) -> Result<Option<Geometry>, Damaged> {
     let side = SIDE as u64;
     let group = match convolution.attribute("group")? {
-        Some(group) => number(&group, field::ATTRIBUTE_INT).unwrap_or_default(),
+        Some(group) => varint_of(&group, field::ATTRIBUTE_INT).unwrap_or_default(),
         None => 1,
     };
     let padding = convolution.attribute("auto_pad")?;
     let is_explicit =
-        padding.is_none_or(|padding| named(&padding, field::ATTRIBUTE_TEXT).is_none_or(|text| text == b"NOTSET"));
+        padding.is_none_or(|padding| bytes_of(&padding, field::ATTRIBUTE_TEXT).is_none_or(|text| text == b"NOTSET"));
     let is_plain = convolution.ints("kernel_shape", &[side, side])? == [side, side]
         && convolution.ints("dilations", &[1, 1])? == [1, 1]
         && group == 1
@@ -408,14 +408,14 @@ fn geometry(convolution: &Node<'_>, size: [usize; 2]) -> Result<Option<Geometry>
     Ok(Some(([across, down], [left, top], [windows(width, left, right, across), windows(height, top, bottom, down)])))
 }
 
-/// A repeated number, packed or not.
+/// A repeated varint, packed or not.
 fn numbers(message: &[Field<'_>], number: u64) -> Result<Vec<u64>, Damaged> {
     let mut found = Vec::new();
     for part in message.iter().filter(|part| part.number == number) {
         found.extend(part.value);
         let mut packed = part.content;
         while !packed.is_empty() {
-            found.push(read_number(&mut packed)?);
+            found.push(read_varint(&mut packed)?);
         }
     }
     Ok(found)
@@ -437,7 +437,7 @@ mod tests {
         assert_eq!((stem.shape(2), stem.strides, stem.before), ([2, 144, 256, WINDOW], [2, 2], [0, 0]));
         // Nothing but the weights, the input and the attributes of a node differs.
         assert!(rewritten.len().abs_diff(file.len()) < 200, "{} and {} bytes", rewritten.len(), file.len());
-        assert_eq!(rewrite(&rewritten).unwrap().map(|(stem, _)| stem), None, "it has an image no more");
+        assert_eq!(rewrite(&rewritten).unwrap().map(|(stem, _)| stem), None, "its input is no longer an image");
     }
 
     #[test]
