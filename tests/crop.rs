@@ -179,7 +179,7 @@ fn a_stream_with_a_crop_has_a_mask_of_the_crop_only() {
         "{problem}"
     );
     for (body, expected) in [
-        (r#"{"crop": [0, 0, 0.1, 1]}"#, "its width of 0.1 is less than 0.25"),
+        (r#"{"crop": [0, 0, 0.1, 1]}"#, "width = 0.1 is less than 0.25"),
         (r#"{"crop": [0.5, 0, 1, 1]}"#, "0.5 + 1 is more than 1"),
         (r#"{"crop": [0, 0, 1]}"#, "has 3 numbers, not 4"),
         (r#"{"crop": [0, 0, 1, 2]}"#, "2 is not between 0 and 1"),
@@ -222,7 +222,7 @@ fn a_wrong_crop_prevents_the_start() {
     let folder = folder();
     clip::paint(&folder.path().join("clip.mp4"), SIZE, 2, &BOXES);
     for (keys, tables, expected) in [
-        ("crop = [0.8, 0, 0.5, 1]", "", "stream[gate].crop: 0.8 + 0.5 is more than 1"),
+        ("crop = [0.8, 0, 0.5, 1]", "", "stream[gate].crop: x + width = 0.8 + 0.5 is more than 1"),
         (
             "crop = [0, 0, 0.5, 1]",
             ZONES,

@@ -23,6 +23,7 @@ use super::{MachineError, ModelError, ModelProblem, ProviderProblem, SegmentErro
 use crate::config::{ModelConfig, Provider, Require};
 
 mod own_steps;
+mod shortened;
 mod timing;
 
 use own_steps::OwnSteps;

@@ -2,7 +2,7 @@
 
 use ort::value::TensorElementType;
 
-use super::{ROW, SIDE, Stem, WINDOW};
+use super::windows::{ROW, SIDE, Stem, WINDOW};
 use crate::segment::contract::TensorSpec;
 use crate::segment::wire::{Damaged, Field, bytes_of, fields, put_bytes, put_value, read_varint, varint_of};
 
