@@ -94,6 +94,11 @@ pub fn select(path: &Path, root: &Path, pairs: &[Pair]) -> Result<Vec<Pair>, Dat
     Ok(chosen)
 }
 
+/// A line that names an image. A name that would be read as two columns or as a comment is quoted.
+pub fn line(name: &str) -> String {
+    if parse(name) == Some((name.to_string(), None)) { name.to_string() } else { format!("\"{name}\"") }
+}
+
 /// Writes one list for each part, `PART.txt`.
 ///
 /// # Errors
@@ -102,7 +107,7 @@ pub fn write(dir: &Path, parts: &BTreeMap<&str, &[Pair]>) -> Result<(), DataErro
     std::fs::create_dir_all(dir).map_err(DataError::io(dir))?;
     for (part, pairs) in parts {
         let path = dir.join(format!("{part}.txt"));
-        let text: String = pairs.iter().map(|pair| format!("{}\n", pair.name)).collect();
+        let text: String = pairs.iter().map(|pair| line(&pair.name) + "\n").collect();
         std::fs::write(&path, text).map_err(DataError::io(&path))?;
     }
     Ok(())
@@ -123,6 +128,9 @@ mod tests {
         assert_eq!(parse("2007_000032 1"), one("2007_000032"));
         assert_eq!(parse("my own image"), one("my own image"));
         assert_eq!(parse("# a"), None);
+        for name in ["a", "my own image", "street 1/frame", "a 0", "#1", "a,b.v1"] {
+            assert_eq!(parse(&line(name)), one(name));
+        }
     }
 
     #[test]
