@@ -35,6 +35,9 @@ SCHEMATHESIS := .tools/schemathesis-$(SCHEMATHESIS_VERSION)/bin/schemathesis
 # The newest version for Python 3.11; it needs 3.11 or 3.12.
 HOME_ASSISTANT_VERSION := 2024.3.3
 HOME_ASSISTANT := .tools/home-assistant-$(HOME_ASSISTANT_VERSION)/bin/python
+# The libraries of annotation programs.
+DATUMARO_VERSION := 1.13.12
+DATUMARO := .tools/datumaro-$(DATUMARO_VERSION)/bin/python
 CARGO_FUZZ_VERSION := 0.13.2
 CARGO_FUZZ := .tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
@@ -55,7 +58,7 @@ help: ## List these targets
 setup: $(RUNTIME) ## Install the dependencies for build and run
 	@$(call install,$(PACKAGES))
 
-setup-test: setup setup-trainer $(PHOTOS) $(AXE) $(CLIP) $(INDOORS) ## Install the additional dependencies of the tests
+setup-test: setup setup-trainer $(PHOTOS) $(AXE) $(CLIP) $(INDOORS) $(DATUMARO) ## Install the additional dependencies of the tests
 	@$(call install,$(TEST_PACKAGES))
 
 # Checks with dpkg first, so that a second run needs neither root nor network.
@@ -233,6 +236,13 @@ $(HOME_ASSISTANT): tests/home_assistant/requirements.txt
 	@rm -rf .tools/home-assistant-$(HOME_ASSISTANT_VERSION)
 	python3 -m venv .tools/home-assistant-$(HOME_ASSISTANT_VERSION)
 	$@ -m pip install -q --disable-pip-version-check -r tests/home_assistant/requirements.txt
+	@touch $@
+
+$(DATUMARO): src/train/tests/exchange/requirements.txt
+	@$(call install,python3-minimal python3-venv)
+	@rm -rf .tools/datumaro-$(DATUMARO_VERSION)
+	python3 -m venv .tools/datumaro-$(DATUMARO_VERSION)
+	$@ -m pip install -q --disable-pip-version-check --no-deps -r src/train/tests/exchange/requirements.txt
 	@touch $@
 
 test-home-assistant: setup-test $(HOME_ASSISTANT) ## Test the entities in a real Home Assistant core (300 MB)

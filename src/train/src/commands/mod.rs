@@ -69,7 +69,7 @@ pub enum Command {
     Head(head::HeadArgs),
     /// Train with several strategies and encoders, and compare the results
     Compare(Box<compare::CompareArgs>),
-    /// Check data sets
+    /// Check data sets, and exchange them with annotation programs
     #[command(subcommand)]
     Data(data::DataCommand),
     /// Fetch and inspect pretrained weights

@@ -16,6 +16,7 @@ mod colors;
 mod dataset;
 mod drawing;
 mod error;
+pub mod exchange;
 mod fingerprint;
 mod format;
 mod hash;

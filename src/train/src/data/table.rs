@@ -26,6 +26,11 @@ const VOID_NAMES: [&str; 10] = [
     "__ignore__",
 ];
 
+/// Whether a class of this name is void, unless void classes are given.
+pub fn is_void(name: &str) -> bool {
+    VOID_NAMES.iter().any(|void| name.eq_ignore_ascii_case(void))
+}
+
 /// Maps the numbers and colours of labels to classes.
 #[derive(Clone, Debug)]
 pub struct ClassTable {
@@ -67,7 +72,7 @@ impl ClassTable {
         let is_void = |class: &SourceClass| {
             let named = |name: &str| class.name.eq_ignore_ascii_case(name);
             match void {
-                None => VOID_NAMES.iter().any(|name| named(name)),
+                None => is_void(&class.name),
                 Some(entries) => {
                     entries.iter().any(|entry| named(entry))
                         || class.values.iter().any(|value| void_values.contains(value))

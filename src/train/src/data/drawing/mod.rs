@@ -48,7 +48,11 @@ pub struct LabelDrawing {
 }
 
 impl LabelDrawing {
-    fn draw(&self, width: usize, height: usize) -> Result<RawLabel, LabelError> {
+    /// Draws the label.
+    ///
+    /// # Errors
+    /// If run lengths describe another size.
+    pub fn draw(&self, width: usize, height: usize) -> Result<RawLabel, LabelError> {
         let mut values = vec![0u8; width * height];
         let scale = if self.relative { [width as f32, height as f32] } else { [1.0, 1.0] };
         for LabelArea { value, shape } in &self.areas {

@@ -26,6 +26,20 @@ impl RunLengths {
         Ok(RunLengths { width, height, counts })
     }
 
+    /// Encodes the pixels `y * width + x` for which `inside` is true.
+    pub fn of(width: usize, height: usize, inside: impl Fn(usize) -> bool) -> Self {
+        let (mut counts, mut object, mut count) = (Vec::new(), false, 0);
+        for at in (0..width).flat_map(|x| (0..height).map(move |y| y * width + x)) {
+            if inside(at) != object {
+                counts.push(count);
+                (object, count) = (!object, 0);
+            }
+            count += 1;
+        }
+        counts.push(count);
+        RunLengths { width, height, counts }
+    }
+
     /// Positions `y * width + x` of the object's pixels.
     pub fn pixels(&self) -> impl Iterator<Item = usize> + '_ {
         let mut start = 0;
@@ -84,6 +98,27 @@ mod tests {
         assert_eq!(runs.pixels().collect::<Vec<_>>(), [3, 1]);
         let error = RunLengths::new([2, 3], vec![1, 2]).unwrap_err();
         assert_eq!(error, RunLengthsError::Sum { sum: 3, width: 3, height: 2 });
+    }
+
+    #[test]
+    fn encoded_masks_have_the_same_pixels() {
+        for (width, height, wanted) in [
+            (4, 3, vec![]),
+            (4, 3, (0..12).collect()),
+            (4, 3, vec![0]),
+            (4, 3, vec![11]),
+            (3, 5, vec![1, 4, 7, 14]),
+            (1, 1, vec![0]),
+            (5, 1, vec![0, 2, 4]),
+        ] {
+            let runs = RunLengths::of(width, height, |at| wanted.contains(&at));
+            let mut pixels: Vec<usize> = runs.pixels().collect();
+            pixels.sort_unstable();
+            assert_eq!(pixels, wanted);
+            assert_eq!(RunLengths::new([height, width], runs.counts.clone()).unwrap(), runs, "the counts add up");
+        }
+        // pycocotools.mask.encode of 4×3 (height, width) with ones at rows 1 and 2 of the middle column.
+        assert_eq!(RunLengths::of(3, 4, |at| at == 4 || at == 7).counts, [5, 2, 5]);
     }
 
     /// `rleToString` of COCO's `maskApi.c`.

@@ -37,6 +37,22 @@ impl ClassNumbers {
         Ok(ClassNumbers { classes, values })
     }
 
+    /// Numbers the classes from 1, also one that is named background: 0 is a pixel without an annotation.
+    ///
+    /// # Errors
+    /// As [`ClassNumbers::of`].
+    pub fn from_one(names: &[String]) -> Result<Self, DatasetProblem> {
+        let mut numbers = ClassNumbers { classes: Vec::new(), values: HashMap::new() };
+        for (index, name) in names.iter().enumerate() {
+            let value = u8::try_from(index + 1).ok().filter(|&value| value < 255);
+            let value = value.ok_or(DatasetProblem::TooManyClasses)?;
+            // Of several categories with this name, the first gives the number.
+            numbers.values.entry(name.clone()).or_insert(value);
+            numbers.classes.push(SourceClass { name: name.clone(), color: None, values: vec![value] });
+        }
+        Ok(numbers)
+    }
+
     /// Returns the number of a class.
     pub fn value(&self, name: &str) -> Option<u8> {
         self.values.get(name).copied()

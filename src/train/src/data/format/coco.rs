@@ -104,6 +104,59 @@ struct CocoHeader {
     _categories: Vec<IgnoredAny>,
 }
 
+/// Annotations without their images.
+pub struct CocoAnnotations {
+    /// The names of the categories by id.
+    pub names: Vec<String>,
+    pub files: Vec<CocoDrawings>,
+}
+
+/// The annotations of one file.
+pub struct CocoDrawings {
+    pub path: PathBuf,
+    /// The name of the subset, from the file's name or its folders.
+    pub subset: String,
+    /// The drawings by the images' file names; 0 is a pixel in no object, and n the category n - 1 of all.
+    pub drawings: Vec<(String, LabelDrawing)>,
+}
+
+/// Reads annotations without their images: a file, or all files in a folder. `None` if there is no file of this format.
+///
+/// # Errors
+/// If a file is invalid, or there are more than 254 categories.
+pub fn drawings(input: &Path) -> Result<Option<CocoAnnotations>, DataError> {
+    let files = if input.is_dir() { files(input)? } else { vec![input.to_path_buf()] };
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let parsed = parse(files)?;
+    let names = names(&parsed)?;
+    let numbers = ClassNumbers::from_one(&names).map_err(|problem| DataError::dataset(input, problem))?;
+    let mut undrawable = UndrawableCounts::default();
+    let mut read = Vec::new();
+    for (path, file) in parsed {
+        let drawings = read_drawings(&path, file, &numbers, &mut undrawable)?;
+        read.push(CocoDrawings {
+            subset: subset_of(input.parent().filter(|_| input.is_file()).unwrap_or(input), &path),
+            path,
+            drawings,
+        });
+    }
+    undrawable.report(input, &mut FoundDataset::default())?;
+    Ok(Some(CocoAnnotations { names, files: read }))
+}
+
+fn parse(files: Vec<PathBuf>) -> Result<Vec<(PathBuf, CocoFile)>, DataError> {
+    let mut parsed = Vec::new();
+    for path in files {
+        let bytes = std::fs::read(&path).map_err(DataError::io(&path))?;
+        let file: CocoFile = serde_json::from_slice(&bytes)
+            .map_err(|source| DataError::line(&path, source.line(), LineError::Json { format: "COCO", source }))?;
+        parsed.push((path, file));
+    }
+    Ok(parsed)
+}
+
 /// Finds the annotation files of a data set.
 fn files(root: &Path) -> Result<Vec<PathBuf>, DataError> {
     let (mut found, mut misses) = (Vec::new(), 0);
@@ -141,13 +194,7 @@ pub fn read(root: &Path) -> Result<Option<FoundDataset>, DataError> {
     if files.is_empty() {
         return Ok(None);
     }
-    let mut parsed = Vec::new();
-    for path in files {
-        let bytes = std::fs::read(&path).map_err(DataError::io(&path))?;
-        let file: CocoFile = serde_json::from_slice(&bytes)
-            .map_err(|source| DataError::line(&path, source.line(), LineError::Json { format: "COCO", source }))?;
-        parsed.push((path, file));
-    }
+    let parsed = parse(files)?;
     let names = names(&parsed)?;
     let numbers = ClassNumbers::of(&names).map_err(|problem| DataError::dataset(root, problem))?;
     let images = ImageIndex::under(root)?;

@@ -6,7 +6,7 @@ use maskcast::frame::Rgb;
 
 use super::super::class_file;
 use super::super::drawing::LabelSource;
-use super::super::pair::Pair;
+use super::super::pair::{Pair, Part};
 use super::super::scan::Unpaired;
 use super::super::source_class::SourceClass;
 
@@ -27,6 +27,15 @@ impl SubsetRole {
             "val" | "valid" | "validation" => SubsetRole::Val,
             "test" | "testing" => SubsetRole::Test,
             _ => SubsetRole::Unspecified,
+        }
+    }
+
+    pub fn part(self) -> Option<Part> {
+        match self {
+            SubsetRole::Train => Some(Part::Train),
+            SubsetRole::Val => Some(Part::Val),
+            SubsetRole::Test => Some(Part::Test),
+            SubsetRole::Unspecified => None,
         }
     }
 }

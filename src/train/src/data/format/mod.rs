@@ -19,6 +19,7 @@ mod plain;
 mod voc;
 mod yolo;
 
+pub use coco::{CocoAnnotations, drawings as coco_drawings};
 pub use found::{FoundDataset, Subset, SubsetRole};
 
 /// A layout of folders and files.

@@ -32,6 +32,14 @@ impl RawLabel {
         }
     }
 
+    /// The numbers of a label that was drawn; empty for colours.
+    pub fn into_numbers(self) -> Vec<u8> {
+        match self.pixels {
+            RawPixels::Gray(values) | RawPixels::Indexed(values, _) => values,
+            RawPixels::Colors(_) => Vec::new(),
+        }
+    }
+
     /// Rotates an image that is stored with this orientation for display.
     pub fn rotated(self, orientation: Orientation) -> RawLabel {
         let (width, height) = (self.width, self.height);
