@@ -340,7 +340,8 @@ mod tests {
             read_json(&task(vec![result]), false).err().map(|error| error.to_string()).unwrap_or_default()
         };
         assert_eq!(with(&|_| ()), "");
-        let changes: [(&str, &dyn Fn(&mut Value)); 5] = [
+        type Change<'a> = &'a dyn Fn(&mut Value);
+        let changes: [(&str, Change<'_>); 5] = [
             ("rectanglelabels", &|result| result["type"] = "rectanglelabels".into()),
             ("no class", &|result| result["value"]["brushlabels"] = json!([])),
             ("a, b", &|result| result["value"]["brushlabels"] = json!(["a", "b"])),
