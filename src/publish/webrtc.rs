@@ -226,7 +226,7 @@ mod tests {
             let ice = webrtc.property::<glib::Object>("ice-agent");
             ice.property::<glib::Object>("agent").property::<bool>("upnp")
         };
-        assert!(upnp(make("webrtcbin").unwrap()), "UPnP is off by default: make_webrtcbin is no longer needed");
+        assert!(upnp(make("webrtcbin").unwrap()), "webrtcbin has UPnP off by default now: remove make_webrtcbin");
         assert!(!upnp(make_webrtcbin().unwrap()));
     }
 }

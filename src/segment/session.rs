@@ -41,8 +41,11 @@ pub(super) fn open_session(
     builder = builder.with_intra_threads(threads).map_err(|error| model_error(&error))?;
     // Spinning threads gain a little on an idle machine and cost much when decoders and encoders need the cores.
     builder = builder.with_intra_op_spinning(false).map_err(|error| model_error(&error))?;
-    // Planning one block for all tensors takes 5 MiB more for the bundled model than its tensors one by one, and no less time.
-    builder = builder.with_memory_pattern(false).map_err(|error| model_error(&error))?;
+    if provider == Provider::Cpu {
+        // On a CPU, planning one block for all tensors takes 5 MiB more for the bundled model than its tensors one by one, and no
+        // less time.
+        builder = builder.with_memory_pattern(false).map_err(|error| model_error(&error))?;
+    }
     let dispatches = dispatches(config, file, provider, device)?;
     if !dispatches.is_empty() {
         builder = builder

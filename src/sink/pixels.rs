@@ -65,7 +65,7 @@ pub fn mask_png(mask: &Mask) -> Result<Vec<u8>, png::EncodingError> {
 }
 
 /// The compressed run lengths of each class that is in the mask, by its name. Classes with the same name are one; a class
-/// without a label is named by its index. Of a mask of a crop, [`UNSEEN`] is no class. One pass over the pixels for all classes,
+/// without a label is named by its index. In the mask of a crop, pixels outside of the crop ([`UNSEEN`]) belong to no class. One pass over the pixels for all classes,
 /// without memory for them.
 fn coco_rle(mask: &Mask) -> BTreeMap<String, String> {
     let names = first_of_name(&mask.labels);

@@ -140,10 +140,7 @@ impl Region {
 /// A file is not COCO's JSON, or has masks that cannot be drawn.
 pub fn read(input: &Path) -> Result<Annotations, ExchangeError> {
     let Some(CocoAnnotations { names, files }) = coco_drawings(input)? else {
-        return Err(ExchangeError::unsuitable(
-            input,
-            "there is no JSON file of COCO; pass the exported file or folder",
-        ));
+        return Err(ExchangeError::unsuitable(input, "no JSON file of COCO found; pass the exported file or folder"));
     };
     let mut images = Vec::new();
     for file in files {

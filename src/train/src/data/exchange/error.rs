@@ -59,7 +59,7 @@ pub enum ExchangeError {
         path.display()
     )]
     UnknownColor { path: PathBuf, value: String, x: usize, y: usize },
-    #[error("{option}: there is no class {name:?}; the classes are {}", known.join(", "))]
+    #[error("{option}: unknown class {name:?}; the classes are {}", known.join(", "))]
     NoClass { option: &'static str, name: String, known: Vec<String> },
     #[error("{}: no image has an annotation; annotate some of the {images} images, or export the annotations again", path.display())]
     Nothing { path: PathBuf, images: usize },

@@ -47,7 +47,7 @@ impl ImageFinder {
         self.images.extend(images.into_iter().map(|path| KnownImage { stem: scan::stem(folder, &path), path }));
     }
 
-    /// Whether there is no image.
+    /// Whether it has no images.
     pub fn is_empty(&self) -> bool {
         self.images.is_empty()
     }

@@ -105,7 +105,7 @@ pub fn read(input: &Path, annotated_only: bool) -> Result<Annotations, ExchangeE
                     format!("there are several JSON files ({}, {}); pass one of them", name(&other), name(&last));
                 return Err(ExchangeError::unsuitable(input, problem));
             }
-            _ => return Err(ExchangeError::unsuitable(input, "there is no JSON file; pass the exported file")),
+            _ => return Err(ExchangeError::unsuitable(input, "no JSON file found; pass the exported file")),
         };
         (first, input.to_owned())
     } else {
