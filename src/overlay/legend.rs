@@ -1,6 +1,8 @@
 //! The legend: a swatch and a name for each listed class, in the bottom left corner. It covers at most the lower half and two
 //! fifths of the width of the image; what does not fit is left out, and its number is written below.
 
+use std::collections::BTreeMap;
+
 use super::bitmap::{CachedBitmap, Canvas, DARK, OverlayBitmap, WHITE, same_format, short_side};
 use super::labels::DrawnClass;
 use super::presence::Presence;
@@ -21,6 +23,27 @@ struct Entry {
     weight: Weight,
 }
 
+/// The names of classes as they are rendered. Kept, because the classes in the frame change much more often than the size.
+#[derive(Default)]
+struct Names {
+    /// Height of capitals in pixels.
+    size: usize,
+    texts: BTreeMap<ClassId, Text>,
+}
+
+impl Names {
+    /// The names of `classes` in their order, with capitals of `size` pixels.
+    fn rendered(&mut self, classes: &[&Entry], size: usize) -> Vec<&Text> {
+        if self.size != size {
+            *self = Names { size, texts: BTreeMap::new() };
+        }
+        for entry in classes {
+            self.texts.entry(entry.class).or_insert_with(|| Text::new(&entry.name, size));
+        }
+        classes.iter().filter_map(|entry| self.texts.get(&entry.class)).collect()
+    }
+}
+
 /// The legend of one stream. It is rendered when the listed classes or the format of the frames change.
 pub(super) struct Legend {
     listed: config::Legend,
@@ -31,6 +54,7 @@ pub(super) struct Legend {
     version: u64,
     /// The classes in the newest bitmap.
     shown: Vec<ClassId>,
+    names: Names,
     bitmap: CachedBitmap<(u64, VideoInfo)>,
 }
 
@@ -47,6 +71,7 @@ impl Legend {
             presence: Presence::default(),
             version: 0,
             shown: Vec::new(),
+            names: Names::default(),
             bitmap: CachedBitmap::default(),
         }
     }
@@ -58,7 +83,7 @@ impl Legend {
             (config::Legend::Visible, Some(mask)) => self.version += u64::from(self.presence.update(mask)),
             (config::Legend::All, _) => {}
         }
-        let Legend { listed, entries, presence, version, shown, bitmap } = self;
+        let Legend { listed, entries, presence, version, shown, names, bitmap } = self;
         let info = target.info;
         let render = || {
             let is_listed = |entry: &&Entry| *listed == config::Legend::All || presence.contains(entry.class);
@@ -68,7 +93,7 @@ impl Legend {
                 let rank = |entry: &Entry| (shown.contains(&entry.class), presence.pixels(entry.class));
                 b.weight.get().total_cmp(&a.weight.get()).then(rank(b).cmp(&rank(a)))
             });
-            let drawn = draw(&classes, &info);
+            let drawn = draw(&classes, names, &info);
             shown.clear();
             shown.extend(classes.iter().take(drawn.as_ref().map_or(0, |(count, _)| *count)).map(|entry| entry.class));
             ((*version, info), drawn.map(|(_, bitmap)| bitmap))
@@ -122,13 +147,13 @@ struct Lines<'a> {
 
 /// Draws the legend for images of this size and format, with as many of `classes` as fit, the first ones first. Returns their
 /// number; `None` when there are no classes or none fits.
-fn draw(classes: &[&Entry], info: &VideoInfo) -> Option<(usize, OverlayBitmap)> {
+fn draw(classes: &[&Entry], names: &mut Names, info: &VideoInfo) -> Option<(usize, OverlayBitmap)> {
     if classes.is_empty() || info.height < MIN_HEIGHT {
         return None;
     }
     let metrics = LegendMetrics::new((short_side(info) / 48).max(MIN_CAPITALS));
     let room = (info.width * 2 / 5, (info.height / 2).checked_sub(metrics.margin)?);
-    let texts: Vec<Text> = classes.iter().map(|entry| Text::new(&entry.name, metrics.size)).collect();
+    let texts = names.rendered(classes, metrics.size);
     let (count, lines) =
         (1..=classes.len()).rev().find_map(|count| Some((count, fit(count, classes, &texts, room, &metrics)?)))?;
 
@@ -157,7 +182,7 @@ fn draw(classes: &[&Entry], info: &VideoInfo) -> Option<(usize, OverlayBitmap)> 
 fn fit<'a>(
     count: usize,
     classes: &[&Entry],
-    texts: &'a [Text],
+    texts: &[&'a Text],
     room: (usize, usize),
     metrics: &LegendMetrics,
 ) -> Option<Lines<'a>> {
@@ -167,7 +192,7 @@ fn fit<'a>(
     let rows = total.div_ceil(total.div_ceil(most));
     let mut chosen: Vec<usize> = (0..count).collect();
     chosen.sort_by_key(|&n| classes[n].class);
-    let names: Vec<(&Text, Rgb)> = chosen.into_iter().map(|n| (&texts[n], classes[n].color)).collect();
+    let names: Vec<(&Text, Rgb)> = chosen.into_iter().map(|n| (texts[n], classes[n].color)).collect();
     // Names alone decide first: the text of the rest is rendered only when they fit.
     let is_narrow = |edges: &[usize]| edges.last().is_some_and(|width| metrics.margin + width <= room.0);
     let widths: Vec<usize> = names.iter().map(|(name, _)| name.width).collect();

@@ -165,6 +165,8 @@ impl Model {
         if let Some(mismatch) = placement.mismatch(provider) {
             return Err(ProviderProblem::from(mismatch).into());
         }
+        // Before the golden frame, which then checks runs as the service makes them.
+        segmenter.bind_memory(provider, config.device.first());
         let contract = segmenter.contract();
         let golden_difference = match &contract.golden {
             Some(golden) => {
@@ -266,6 +268,7 @@ impl Model {
             .named(&self.name());
         // The first run allocates memory, and takes seconds on a GPU, so it is done before the first frame.
         segmenter.run_grey()?;
+        segmenter.bind_memory(self.provider, device);
         if self.provider != Provider::Cpu && device != self.config.device.first() {
             self.check_device(&mut segmenter, device)?;
         }

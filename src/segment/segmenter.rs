@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use half::f16;
-use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionOutputs};
-use ort::value::TensorRef;
+use ort::session::{Session, SessionOutputs};
 
 use super::classes::{classes, numbers};
 use super::contract::{
@@ -15,15 +14,22 @@ use super::file::structure::Structure;
 use super::head::Head;
 use super::inspect::{Inspection, test_image};
 use super::manifest::{ChannelOrder, Layout, ManifestInput};
-use super::normalisation::NormalisationTable;
 use super::placement::{Placement, ProfileError};
 use super::preprocess::Preprocessor;
 use super::stem::Stem;
 use super::unlabelled::Unlabelled;
 use super::{ModelProblem, RunOutputError, SegmentError};
+use crate::config::Provider;
 use crate::frame::ClassId;
 
 mod batch;
+mod bound;
+mod options;
+mod pixels;
+
+use bound::{BoundRuns, TensorMemory, TensorRun};
+pub(super) use options::{Options, run_options};
+use pixels::{arrange, normalise};
 
 /// A session of ONNX Runtime with its buffers.
 pub struct OnnxSegmenter {
@@ -44,12 +50,12 @@ pub struct OnnxSegmenter {
     bytes: Vec<u8>,
     single: Vec<f32>,
     half: Vec<f16>,
+    /// Runs with memory that is bound to the session; `None`: ONNX Runtime copies the tensors of each run.
+    bound: Option<BoundRuns>,
     pub(super) unlabelled: Arc<Unlabelled>,
     /// The name of the model, for the masks.
     pub(super) model: Arc<str>,
 }
-
-pub(super) type Options = RunOptions<HasSelectedOutputs>;
 
 impl OnnxSegmenter {
     /// Creates a segmenter whose runs have at least `batch` images; grey images fill up smaller batches. The batch of a GPU
@@ -69,8 +75,24 @@ impl OnnxSegmenter {
             bytes: Vec::new(),
             single: Vec::new(),
             half: Vec::new(),
+            bound: None,
             unlabelled: Arc::default(),
             model: "".into(),
+        }
+    }
+
+    /// Binds memory for the input and the outputs to a session on a GPU, so that a run copies them by DMA from and to page-locked memory.
+    /// If that fails, runs continue without it.
+    pub(super) fn bind_memory(&mut self, provider: Provider, device: i32) {
+        let Some(memory) = TensorMemory::of(provider, device) else { return };
+        self.bound = Some(BoundRuns::new(memory));
+        if let Err(error) = self.run_grey() {
+            tracing::warn!(
+                provider = provider.name(),
+                device,
+                "page-locked memory cannot be bound to the session of the model, so each run copies its tensors: {error}"
+            );
+            self.bound = None;
         }
     }
 
@@ -171,11 +193,8 @@ impl OnnxSegmenter {
     /// The model cannot be run, or the profile cannot be written or read.
     pub(super) fn placement(&mut self) -> Result<Placement, SegmentError> {
         self.run_grey()?;
-        let options_error = |error: ort::Error| ProfileError::Options(error.into());
         let folder = tempfile::tempdir().map_err(ProfileError::from)?;
-        let mut options = RunOptions::new().map_err(options_error)?;
-        options.enable_profiling(folder.path().join("run")).map_err(options_error)?;
-        let options = options.with_outputs(selector(&self.reader().outputs()));
+        let options = Options::profiled(&self.reader().outputs(), &folder.path().join("run"))?;
         let rgb = vec![128; self.image_bytes()];
         self.run_filled(&rgb, 1, &options)?;
         // ONNX Runtime appends a time to the name.
@@ -301,6 +320,7 @@ impl OnnxSegmenter {
         };
         let failed = |error: ort::Error| SegmentError::Run(error.into());
         let name = input.name.as_str();
+        let run = TensorRun { session: &mut self.session, bound: self.bound.as_mut(), name, shape, options };
         let outputs = match &input.pixels {
             InputPixels::Bytes => {
                 let bytes = if let Some(stem) = &self.stem {
@@ -312,32 +332,19 @@ impl OnnxSegmenter {
                     arrange(order, |_, byte| byte, rgb, pixels, &mut self.bytes);
                     &self.bytes
                 };
-                let tensor = TensorRef::from_array_view((shape, bytes)).map_err(failed)?;
-                self.session.run_with_options(ort::inputs![name => tensor], options)
+                run.with(bytes)
             }
             InputPixels::Single(table) => {
                 normalise(order, table, rgb, pixels, &mut self.single);
-                let tensor = TensorRef::from_array_view((shape, self.single.as_slice())).map_err(failed)?;
-                self.session.run_with_options(ort::inputs![name => tensor], options)
+                run.with(&self.single)
             }
             InputPixels::Half(table) => {
                 normalise(order, table, rgb, pixels, &mut self.half);
-                let tensor = TensorRef::from_array_view((shape, self.half.as_slice())).map_err(failed)?;
-                self.session.run_with_options(ort::inputs![name => tensor], options)
+                run.with(&self.half)
             }
         };
         Ok(read(&outputs.map_err(failed)?))
     }
-}
-
-/// Options of a run that computes the outputs called `names` only.
-pub(super) fn run_options(names: &[String]) -> Result<Options, SegmentError> {
-    let options = RunOptions::new().map_err(|error| SegmentError::Run(error.into()))?;
-    Ok(options.with_outputs(selector(names)))
-}
-
-fn selector(names: &[String]) -> OutputSelector {
-    names.iter().fold(OutputSelector::no_default(), |selector, name| selector.with(name))
 }
 
 /// Reads masks from the outputs of a run: as they are, or with the head of the model.
@@ -414,48 +421,6 @@ fn choose_output(
     Ok((output, warning))
 }
 
-/// Fills `out` with the normalised values of RGB images of `pixels` pixels each, in the layout and channel order `order`.
-fn normalise<T: Copy>(
-    order: (Layout, ChannelOrder),
-    table: &NormalisationTable<T>,
-    rgb: &[u8],
-    pixels: usize,
-    out: &mut Vec<T>,
-) {
-    arrange(order, |channel, byte| table[channel][usize::from(byte)], rgb, pixels, out);
-}
-
-/// Fills `out` with `value(channel, byte)` of RGB images of `pixels` pixels each. `channel` is the channel of the model.
-fn arrange<T>(
-    (layout, order): (Layout, ChannelOrder),
-    value: impl Fn(usize, u8) -> T,
-    rgb: &[u8],
-    pixels: usize,
-    out: &mut Vec<T>,
-) {
-    out.clear();
-    out.reserve(rgb.len());
-    // The offset of each channel of the model in an RGB pixel.
-    let source = match order {
-        ChannelOrder::Rgb => [0, 1, 2],
-        ChannelOrder::Bgr => [2, 1, 0],
-    };
-    for image in rgb.chunks_exact(pixels * 3) {
-        match layout {
-            Layout::Nchw => {
-                for (channel, &offset) in source.iter().enumerate() {
-                    out.extend(image[offset..].iter().step_by(3).map(|&byte| value(channel, byte)));
-                }
-            }
-            Layout::Nhwc => {
-                for pixel in image.chunks_exact(3) {
-                    out.extend(source.iter().enumerate().map(|(channel, &offset)| value(channel, pixel[offset])));
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -464,7 +429,7 @@ mod tests {
     use crate::segment::session::open_session;
 
     /// A segmenter of the bundled model on the CPU.
-    fn segmenter(batch: usize) -> OnnxSegmenter {
+    pub(super) fn segmenter(batch: usize) -> OnnxSegmenter {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/everyday.onnx");
         let config = ModelConfig::with_path(&path);
         let Ok(session) = open_session(&config, &file::read(&path).unwrap(), Provider::Cpu, 0, 1) else {
@@ -482,25 +447,5 @@ mod tests {
         assert_eq!(filled.run_rgb(&golden.rgb, 1).unwrap(), (expected.clone(), size));
         let twice = [&golden.rgb[..], &golden.rgb[..]].concat();
         assert_eq!(filled.run_rgb(&twice, 2).unwrap(), ([&expected[..], &expected[..]].concat(), size));
-    }
-
-    #[test]
-    fn normalise_writes_channels_and_axes_in_the_order_of_the_model() {
-        let identity: NormalisationTable<f32> =
-            Box::new(std::array::from_fn(|_| std::array::from_fn(|byte| byte as f32)));
-        let rgb = [1, 2, 3, 4, 5, 6];
-        let (mut out, mut bytes) = (Vec::new(), Vec::new());
-        for (layout, order, expected) in [
-            (Layout::Nchw, ChannelOrder::Rgb, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]),
-            (Layout::Nchw, ChannelOrder::Bgr, [3.0, 6.0, 2.0, 5.0, 1.0, 4.0]),
-            (Layout::Nhwc, ChannelOrder::Rgb, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
-            (Layout::Nhwc, ChannelOrder::Bgr, [3.0, 2.0, 1.0, 6.0, 5.0, 4.0]),
-        ] {
-            normalise((layout, order), &identity, &rgb, 2, &mut out);
-            assert_eq!(out, expected, "{layout:?} {order:?}");
-            arrange((layout, order), |_, byte| byte, &rgb, 2, &mut bytes);
-            assert_eq!(bytes, expected.map(|value| value as u8), "{layout:?} {order:?}");
-        }
-        assert_eq!(ManifestInput::default().white, 1.0);
     }
 }
