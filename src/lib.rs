@@ -23,6 +23,7 @@
 //! | [`mqtt`] | states, shares and events for an MQTT broker, and for Home Assistant |
 //! | [`server`] | HTTP: page, API, metrics |
 //! | [`webhook`] | sends events to HTTP servers |
+//! | [`comparison`] | two models on the same labelled images: which is better, and the report of it |
 //! | [`view`] | the status of a running service, and the requests to change it |
 //! | [`stream`] | one stream: its stages and their supervision |
 //! | [`history`] | events and minute means of shares in a database (SQLite) |
@@ -57,6 +58,7 @@ pub mod base;
 pub mod access;
 pub mod capture;
 pub mod commands;
+pub mod comparison;
 pub mod config;
 pub mod events;
 pub mod frame;

@@ -94,6 +94,8 @@ pub fn bench(args: &BenchArgs) -> Result<(), Failure> {
     let model = Arc::new(Model::load(&settings, tuning::default_threads(&settings, TuningGoal::Throughput))?);
     if let Some(clip) = &args.flicker {
         let result = flicker::measure(clip, &model)?;
+        result.print();
+        let result = serde_json::to_value(result).map_err(Failure::runtime)?;
         return args.json.as_deref().map_or(Ok(()), |path| write_json(path, &result));
     }
     if !args.gate.is_empty() {

@@ -1,4 +1,4 @@
-//! `maskcast model show|verify|use|build`
+//! `maskcast model show|verify|compare|use|build`
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,20 @@ use crate::frame::Weight;
 use crate::segment::onnx::Model;
 use crate::segment::tuning::{self, TuningGoal};
 
+mod compare;
 mod use_model;
 
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
+    /// Compare two models on the same labelled images: IoU by class, time and flicker, and whether the new one is better. Writes a
+    /// report with pictures.
+    #[command(
+        after_help = "Examples:\n  maskcast model compare models/everyday.onnx yard.onnx --data collected/yard\n  \
+        maskcast model compare old.onnx new.onnx --data my-data --list held-out.txt --clip clip.mp4 -o report/\n\n\
+        The last line says: better, worse, or not distinguishable. With --require, the exit code is 1 if the new model is not as required.\n\
+        Images that the new model was trained on do not show how good it is on others: compare on images that were kept back (--list)."
+    )]
+    Compare(compare::CompareArgs),
     /// Switch a running service to another model. The service loads and checks it while the current model runs, and switches
     /// between two frames. If a check fails, the current model stays.
     #[command(after_help = "Example: maskcast model use /srv/models/yard.onnx\n\n\
@@ -59,6 +69,7 @@ pub struct VerifyArgs {
 /// The model cannot be used, or the service refuses it.
 pub fn model(command: &ModelCommand) -> Result<(), Failure> {
     match command {
+        ModelCommand::Compare(args) => compare::compare(args),
         ModelCommand::Use(args) => use_model::use_model(args),
         ModelCommand::Build { config } => build(config),
         ModelCommand::Show { model } => show(model),

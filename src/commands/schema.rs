@@ -6,6 +6,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
 use super::Failure;
+use crate::comparison::report::Comparison;
 use crate::config;
 use crate::events::LiveEventMessage;
 use crate::mqtt::SharesMessage;
@@ -20,6 +21,8 @@ pub enum MessageKind {
     Event,
     /// The message about the shares in the frame or in a zone: MQTT.
     Shares,
+    /// The result of `maskcast model compare`.
+    Comparison,
 }
 
 /// Prints the JSON Schema of configuration files or of a message, or with `markdown` the documentation of all keys.
@@ -46,6 +49,7 @@ pub fn message_schema(message: MessageKind) -> Value {
         MessageKind::Mask => of::<LiveMaskMessage>(),
         MessageKind::Event => of::<LiveEventMessage>(),
         MessageKind::Shares => of::<SharesMessage>(),
+        MessageKind::Comparison => of::<Comparison>(),
     }
 }
 

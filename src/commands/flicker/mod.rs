@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde::Serialize;
 
 use self::flow::{Grey, flow};
 use super::Failure;
@@ -26,6 +26,33 @@ const LEADS_BACK: f32 = 1.0;
 
 /// How long a clip may take to its next frame.
 const SILENCE: Duration = Duration::from_secs(10);
+
+/// The flicker of the masks of a clip.
+#[derive(Clone, Debug, Serialize)]
+pub struct Flicker {
+    /// Path of the clip.
+    pub clip: String,
+    /// Name of the model.
+    pub model: String,
+    /// Number of masks.
+    pub masks: u32,
+    pub masks_per_second: f64,
+    /// For each value of `smooth`, from off on.
+    pub smooth: Vec<FlickerOfSmooth>,
+}
+
+/// The flicker with one value of `smooth`.
+#[derive(Clone, Debug, Serialize)]
+pub struct FlickerOfSmooth {
+    /// The value of `smooth`.
+    pub smooth: &'static str,
+    /// Pixels that flip in a mask, in percent.
+    pub flips_percent: f64,
+    /// Pixels that differ from the mask of the model, in percent.
+    pub differs_percent: f64,
+    /// Median time to smooth a mask, in milliseconds.
+    pub ms: f64,
+}
 
 /// The masks of one strength.
 struct Series {
@@ -63,11 +90,11 @@ impl Series {
     }
 }
 
-/// Measures, prints a table, and returns the result as JSON.
+/// Measures the flicker of the masks of a clip.
 ///
 /// # Errors
 /// The clip cannot be read or has fewer than two frames, or the model fails.
-pub fn measure(clip: &Path, model: &Arc<Model>) -> Result<serde_json::Value, Failure> {
+pub fn measure(clip: &Path, model: &Model) -> Result<Flicker, Failure> {
     let located = |error: &dyn std::fmt::Display| Failure::runtime(format!("{}: {error}", clip.display()));
     let mut spec = SourceSpec::new(SourceUri::File(clip.to_path_buf()));
     (spec.real_time, spec.looped) = (false, false);
@@ -124,23 +151,34 @@ pub fn measure(clip: &Path, model: &Arc<Model>) -> Result<serde_json::Value, Fai
     }
     let seconds = last.saturating_sub(first.unwrap_or_default()).as_secs_f64();
     let rate = if seconds > 0.0 { f64::from(masks - 1) / seconds } else { 0.0 };
-    println!("{}; {}; {masks} masks, {rate:.1} a second", clip.display(), model.name());
-    println!("{:<8} {:>13} {:>7} {:>19} {:>10}", "smooth", "flips a mask", "of off", "differs from model", "ms a mask");
-    let off = all[0].flip_percent();
-    let mut rows = Vec::new();
-    for series in &mut all {
-        let (flips, differ, millis) = (series.flip_percent(), series.differ_percent(), series.millis());
-        let name = series.smooth.name();
-        println!("{name:<8} {flips:>11.3} % {:>7.2} {differ:>17.2} % {millis:>10.3}", flips / off.max(1e-9));
-        rows.push(json!({"smooth": name, "flips_percent": flips, "differs_percent": differ, "ms": millis}));
+    let smooth = all.iter_mut().map(|series| FlickerOfSmooth {
+        smooth: series.smooth.name(),
+        flips_percent: series.flip_percent(),
+        differs_percent: series.differ_percent(),
+        ms: series.millis(),
+    });
+    Ok(Flicker {
+        clip: clip.display().to_string(),
+        model: model.name(),
+        masks,
+        masks_per_second: rate,
+        smooth: smooth.collect(),
+    })
+}
+
+impl Flicker {
+    /// Prints the result as a table.
+    pub fn print(&self) {
+        println!("{}; {}; {} masks, {:.1} a second", self.clip, self.model, self.masks, self.masks_per_second);
+        println!(
+            "{:<8} {:>13} {:>7} {:>19} {:>10}",
+            "smooth", "flips a mask", "of off", "differs from model", "ms a mask"
+        );
+        let off = self.smooth.first().map_or(0.0, |row| row.flips_percent);
+        for FlickerOfSmooth { smooth, flips_percent: flips, differs_percent: differ, ms } in &self.smooth {
+            println!("{smooth:<8} {flips:>11.3} % {:>7.2} {differ:>17.2} % {ms:>10.3}", flips / off.max(1e-9));
+        }
     }
-    Ok(json!({
-        "clip": clip.display().to_string(),
-        "model": model.name(),
-        "masks": masks,
-        "masks_per_second": rate,
-        "smooth": rows,
-    }))
 }
 
 /// The luma of a frame at the size of the mask, by the mean of the pixels of each mask pixel.
