@@ -212,6 +212,63 @@ fn the_model_is_replaced_without_a_restart_and_unusable_ones_are_refused() {
     });
 }
 
+/// The value of a key of `[model]` in the configuration file.
+fn in_file(folder: &Path, key: &str) -> Option<String> {
+    let text = std::fs::read_to_string(folder.join("maskcast.toml")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "))?;
+    Some(line.trim_matches('"').to_owned())
+}
+
+#[test]
+fn a_saved_change_of_the_model_and_the_way_back_survive_a_restart() {
+    let folder = folder();
+    let config = write_config(folder.path(), &format!("[[stream]]\nname = \"gate\"\nsource = \"{RED}\"\n"));
+    let other = folder.path().join("other.onnx");
+    write_model(&other, GREEN_LABELS, true);
+    let mut service = Service::run(&config, &[]);
+    until("the model is loaded", || (send("GET", &format!("{}readyz", service.page), None).0 == 200).then_some(()));
+    let rollback = |service: &Service| run(maskcast().args(["model", "rollback", "--url", &service.page]));
+    let refused = rollback(&service);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("no other file of this model ran before"), "{}", refused.stderr);
+
+    // Without --save, the file stays as it is, and a rollback too.
+    assert_eq!(use_model(&service, &other).code, Some(0));
+    let report = model(&service);
+    assert_eq!((report["name"].as_str(), report["saved"].as_bool()), (Some("other"), Some(false)));
+    assert!(report["previous"].as_str().unwrap().ends_with("/channels.onnx"), "{report}");
+    let ended = rollback(&service);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.text().starts_with("channels runs on cpu"), "{}", ended.text());
+    assert_eq!(in_file(folder.path(), "path").as_deref(), Some("channels.onnx"));
+
+    let path = other.to_str().unwrap();
+    let ended = run(maskcast().args(["model", "use", path, "--save", "--url", &service.page]));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(in_file(folder.path(), "path").as_deref(), Some(path));
+    let report = model(&service);
+    assert_eq!((report["saved"].as_bool(), report["change"]["saved"].as_bool()), (Some(true), Some(true)));
+    service.program.child.signal("HUP");
+    service
+        .program
+        .wait_for("the reload", |entry| entry["message"].as_str()?.starts_with("configuration reloaded").then_some(()));
+    // Three seconds: settings are looked at once a second.
+    service.until_published("gate", service.published("gate") + 45);
+    let (code, _, log) = service.terminate();
+    assert_eq!(code, Some(0));
+    assert!(!log.contains("model settings changed"), "the file that runs is loaded again: {log}");
+    let service = Service::run(&config, &[]);
+    let report = until("the model is loaded", || {
+        let (status, _, body) = send("GET", &format!("{}api/v1/model", service.page), None);
+        (status == 200).then(|| serde_json::from_str::<serde_json::Value>(&body).unwrap())
+    });
+    assert_eq!((report["name"].as_str(), report["saved"].as_bool()), (Some("other"), Some(true)));
+    let ended = rollback(&service);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    until("the path is written", || (in_file(folder.path(), "path")?.ends_with("channels.onnx")).then_some(()));
+    assert_eq!(in_file(folder.path(), "previous").as_deref(), Some(path));
+}
+
 #[test]
 fn the_model_is_replaced_when_its_external_weights_change() {
     let folder = folder();

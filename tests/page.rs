@@ -5,6 +5,8 @@ mod common;
 mod history;
 #[path = "page/history_fixture.rs"]
 mod history_fixture;
+#[path = "page/models.rs"]
+mod models;
 #[path = "page/page_test.rs"]
 mod page_test;
 #[path = "page/screenshot.rs"]

@@ -1,4 +1,4 @@
-//! `maskcast model show|verify|compare|use|build`
+//! `maskcast model show|verify|compare|use|rollback|build`
 
 use std::path::{Path, PathBuf};
 
@@ -27,8 +27,13 @@ pub enum ModelCommand {
     /// Switch a running service to another model. The service loads and checks it while the current model runs, and switches
     /// between two frames. If a check fails, the current model stays.
     #[command(after_help = "Example: maskcast model use /srv/models/yard.onnx\n\n\
-        It is used until the service restarts, which loads `model.path` of the configuration. --name selects one of several models.")]
+        It is used until the service restarts, which loads `model.path` of the configuration; --save writes the path there. \
+        --name selects one of several models.")]
     Use(use_model::UseArgs),
+    /// Return to the file that a model of a running service had before. If the path of the current file was saved, that of the other
+    /// one is saved.
+    #[command(after_help = "Example: maskcast model rollback\n\nA second rollback returns to the newer file.")]
+    Rollback(use_model::RollbackArgs),
     /// Build the TensorRT engines of the configured models ahead of time, into the cache that the service uses.
     #[command(after_help = "Example: sudo -u maskcast maskcast model build /etc/maskcast/maskcast.toml")]
     Build {
@@ -71,6 +76,7 @@ pub fn model(command: &ModelCommand) -> Result<(), Failure> {
     match command {
         ModelCommand::Compare(args) => compare::compare(args),
         ModelCommand::Use(args) => use_model::use_model(args),
+        ModelCommand::Rollback(args) => use_model::roll_back(args),
         ModelCommand::Build { config } => build(config),
         ModelCommand::Show { model } => show(model),
         ModelCommand::Verify { model, options } => verify(model, options),

@@ -4,12 +4,15 @@
 //! set, `null` removes it, tables are merged key by key. The resulting text is checked by
 //! [`super::parse`].
 
+use std::path::Path;
+
 use serde_json::Value as Json;
 use toml_edit::visit_mut::{VisitMut, visit_table_mut};
 use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
 use super::array::{exchange, has_comments};
 use super::error::{ConfigError, did_you_mean};
+use super::path::to_json;
 use super::schema::{self, Object};
 use super::toml_value::{EditError, to_toml, value_equals};
 
@@ -40,6 +43,52 @@ impl Edit {
 /// # Errors
 /// When the text is not TOML, or has no such stream, or a value cannot be written as TOML.
 pub fn edit(text: &str, edit: &Edit) -> Result<String, EditError> {
+    edit_document(text, |text, mut document| match edit {
+        Edit::Add(object) => add(text, document, object, &edit.key()),
+        Edit::Change { stream, patch } => {
+            change(&mut document, stream, patch, &edit.key())?;
+            Ok(document.to_string())
+        }
+        Edit::Remove { stream } => {
+            remove(&mut document, stream)?;
+            Ok(document.to_string())
+        }
+    })
+}
+
+/// Sets the file of a model, and the one that it had before, in the text of a configuration, and returns the new text.
+///
+/// # Errors
+/// When the text is not TOML, or has several models and none of this name.
+pub fn edit_model(text: &str, name: &str, path: &Path, previous: Option<&Path>) -> Result<String, EditError> {
+    let mut patch = Object::from_iter([("path".to_owned(), to_json(path))]);
+    // Without one, the key stays as it is.
+    patch.extend(previous.map(|previous| ("previous".to_owned(), to_json(previous))));
+    edit_document(text, |_, mut document| {
+        let key = format!("model[{name}]");
+        match document.entry("model").or_insert_with(|| Item::Table(Table::new())) {
+            Item::Table(table) => merge(table, &patch, &key, Form::Headers)?,
+            Item::Value(Value::InlineTable(table)) => merge(table, &patch, &key, Form::Inline)?,
+            Item::ArrayOfTables(tables) => {
+                let named = tables.iter_mut().find(|table| is_named(*table, name));
+                merge(named.ok_or_else(|| EditError::NoModel(name.to_owned()))?, &patch, &key, Form::Headers)?;
+            }
+            Item::Value(Value::Array(models)) => {
+                let mut tables = models.iter_mut().filter_map(Value::as_inline_table_mut);
+                let named = tables.find(|table| is_named(*table, name));
+                merge(named.ok_or_else(|| EditError::NoModel(name.to_owned()))?, &patch, &key, Form::Inline)?;
+            }
+            _ => return Err(EditError::NoModel(name.to_owned())),
+        }
+        Ok(document.to_string())
+    })
+}
+
+/// Changes a document, and keeps the byte order mark and the line ends of its text.
+fn edit_document(
+    text: &str,
+    change: impl FnOnce(&str, DocumentMut) -> Result<String, EditError>,
+) -> Result<String, EditError> {
     // Some editors write a byte order mark at the start of UTF-8.
     let (mark, text) = match text.strip_prefix('\u{feff}') {
         Some(rest) => ("\u{feff}", rest),
@@ -51,19 +100,9 @@ pub fn edit(text: &str, edit: &Edit) -> Result<String, EditError> {
     // A carriage return alone is not TOML, and must not become a part of a line end: the whole text is refused.
     let unix = unix.filter(|unix| !unix.contains('\r'));
     let text = unix.as_deref().unwrap_or(text);
-    let mut document: DocumentMut =
+    let document: DocumentMut =
         text.parse().map_err(|error: toml_edit::TomlError| EditError::Syntax(error.message().to_owned()))?;
-    let changed = match edit {
-        Edit::Add(object) => add(text, document, object, &edit.key())?,
-        Edit::Change { stream, patch } => {
-            change(&mut document, stream, patch, &edit.key())?;
-            document.to_string()
-        }
-        Edit::Remove { stream } => {
-            remove(&mut document, stream)?;
-            document.to_string()
-        }
-    };
+    let changed = change(text, document)?;
     let changed = if windows { changed.replace('\n', "\r\n") } else { changed };
     Ok(format!("{mark}{changed}"))
 }
@@ -369,6 +408,30 @@ http = "127.0.0.1:8080"
         assert_eq!(without_yard, format!("{before}[server]\nhttp = \"127.0.0.1:8080\"\n# The end.\n"));
         let unknown = edit(FILE, &Edit::Remove { stream: "door".into() });
         assert_eq!(unknown, Err(EditError::NoStream("door".into())));
+    }
+
+    #[test]
+    fn the_file_of_a_model_is_set_in_every_form_of_its_table() {
+        let set = |text: &str| edit_model(text, "yard", Path::new("/m/new.onnx"), Some(Path::new("/m/old.onnx")));
+        for (text, wanted) in [
+            (
+                "[model]\npath = \"a.onnx\" # the model\nworkers = 2\n",
+                "[model]\npath = \"/m/new.onnx\" # the model\nworkers = 2\nprevious = \"/m/old.onnx\"\n",
+            ),
+            ("model = { path = \"a.onnx\" }\n", "model = { path = \"/m/new.onnx\", previous = \"/m/old.onnx\" }\n"),
+            (
+                "[[model]]\nname = \"a\"\npath = \"a.onnx\"\n[[model]]\nname = \"yard\"\npath = \"b.onnx\"\n",
+                "[[model]]\nname = \"a\"\npath = \"a.onnx\"\n[[model]]\nname = \"yard\"\npath = \"/m/new.onnx\"\n\
+                 previous = \"/m/old.onnx\"\n",
+            ),
+        ] {
+            assert_eq!(set(text).as_deref(), Ok(wanted));
+        }
+        // Without the table, the bundled model ran.
+        let added = set("[server]\nhttp = \"127.0.0.1:1\"\n").unwrap();
+        assert!(added.contains("[model]\npath = \"/m/new.onnx\"\nprevious = \"/m/old.onnx\"\n"), "{added}");
+        let unknown = set("[[model]]\nname = \"a\"\npath = \"a.onnx\"\n");
+        assert_eq!(unknown, Err(EditError::NoModel("yard".into())));
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub use credentials::Credentials;
 pub use crop::CropArea;
 pub use devices::Devices;
 pub use duration::{parse as parse_duration, show as duration_text};
-pub use edit::{Edit, edit, unknown_nulls};
+pub use edit::{Edit, edit, edit_model, unknown_nulls};
 pub use encode::{EncodeConfig, EncoderChoice, PRESETS};
 pub use error::{ConfigError, ConfigErrors};
 pub use fingerprint::CertificateFingerprint;

@@ -111,6 +111,11 @@ pub struct ModelConfig {
         "x-default" = "found beside the program or in the system's folders",
     ))]
     pub runtime: Option<PathBuf>,
+    /// The file that the model had before `path`, to which `maskcast model rollback` and the page return. The service writes this key
+    /// when it writes a changed `path`. The file need not exist.
+    #[serde(with = "super::path::optional")]
+    #[schemars(with = "String", extend("x-default" = "none"))]
+    pub previous: Option<PathBuf>,
 }
 
 impl ModelConfig {
@@ -128,6 +133,7 @@ impl ModelConfig {
             device: Devices::default(),
             cache_dir: None,
             runtime: None,
+            previous: None,
         }
     }
 

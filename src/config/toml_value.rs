@@ -12,6 +12,8 @@ pub enum EditError {
     Syntax(String),
     #[error("the file has no stream {0:?}")]
     NoStream(String),
+    #[error("the file has no model {0:?}")]
+    NoModel(String),
     /// A value that JSON has and TOML does not have.
     #[error("{0}")]
     Value(ConfigError),

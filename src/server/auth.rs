@@ -5,7 +5,8 @@
 //! | request | required |
 //! | --- | --- |
 //! | the page's own files, `/healthz`, `/readyz`, logging in and out | nothing: they contain no data of streams |
-//! | `GET`, `HEAD`, `OPTIONS`; all methods of WHEP | viewer |
+//! | comparisons of models | operator |
+//! | other `GET`, `HEAD`, `OPTIONS`; all methods of WHEP | viewer |
 //! | everything else | operator |
 //!
 //! Credentials are sent in the `Authorization` header (a token, or user and password with Basic) or as a session cookie. A
@@ -54,10 +55,18 @@ pub(super) fn required_access(method: &Method, path: &str) -> RequiredAccess {
         cookie::PATH if *method == Method::POST => RequiredAccess::Public,
         cookie::PATH => RequiredAccess::OptionalIdentity,
         path if reads && is_page_file(path) => RequiredAccess::Public,
+        path if is_candidate(path) => RequiredAccess::Role(Role::Operator),
         _ if reads => RequiredAccess::Role(Role::Viewer),
         path if is_whep_method && path.starts_with("/whep/") => RequiredAccess::Role(Role::Viewer),
         _ => RequiredAccess::Role(Role::Operator),
     }
+}
+
+/// Whether `path` is about comparisons of models: their reports have pictures of cameras that a redacted stream does not show.
+fn is_candidate(path: &str) -> bool {
+    path.strip_prefix("/api/v1/models/")
+        .and_then(|rest| rest.split('/').nth(1))
+        .is_some_and(|part| part == "candidates")
 }
 
 /// Whether `path` is a file of the page, which needs no login. Data of streams is under other paths.

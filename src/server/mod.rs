@@ -49,7 +49,9 @@ mod api;
 mod api_reference;
 mod app;
 mod auth;
+mod blocking;
 mod body;
+mod candidates;
 mod change;
 mod client;
 mod connection;
@@ -275,14 +277,13 @@ fn router(app: SharedApp) -> Router {
 /// Adds the headers that restrict what a browser may do with a response.
 async fn set_response_headers(State(app): State<SharedApp>, mut response: Response) -> Response {
     let headers = response.headers_mut();
-    let policies = [
-        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ];
+    let policies = [(header::X_CONTENT_TYPE_OPTIONS, "nosniff"), (header::REFERRER_POLICY, "no-referrer")];
     for (name, value) in policies {
         headers.insert(name, HeaderValue::from_static(value));
     }
+    // Reports of comparisons have a policy of their own.
+    let policy = HeaderValue::from_static(CONTENT_SECURITY_POLICY);
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(policy);
     if app.access.anonymous().is_none_or(|identity| identity.role == Role::Operator) {
         // A page on another port of this host sends the session's cookie, and a page of any site reaches a service without
         // users: neither may embed content of this service. Where anonymous viewers are allowed, other pages may.

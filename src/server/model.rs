@@ -18,7 +18,7 @@ use crate::base::bounded::field;
 use crate::config::hex;
 use crate::frame::{Label, Weight};
 use crate::segment::placement::ProviderShare;
-use crate::view::{ModelBusy, ModelChange, ModelChangeRequest, ModelChangeState, NamedModel, StreamView};
+use crate::view::{ModelBusy, ModelChange, ModelChangeRequest, ModelChangeState, NamedModel, Saving, StreamView};
 
 /// Maximum length of a path in bytes (Linux).
 const MAX_PATH: usize = 4095;
@@ -43,6 +43,11 @@ pub(super) struct ModelReport {
     requested: &'static str,
     /// The execution provider that runs the model.
     actual: &'static str,
+    /// Path of the file that ran before, to which a rollback returns; null if no other has.
+    #[schema(value_type = Option<String>)]
+    previous: Option<PathBuf>,
+    /// Whether `path` is that of the configuration file, which the next start of the service loads.
+    saved: bool,
     /// Which execution provider ran which part of the model, measured when the model was loaded.
     placement: Vec<ProviderShare>,
     /// Execution providers in the settings that cannot run the model.
@@ -120,6 +125,10 @@ pub(super) struct ChangeReport {
     state: &'static str,
     /// Why the model was refused; null in the other states.
     reason: Option<String>,
+    /// Whether the path is in the configuration file: null if the request did not ask for that, or until the model runs.
+    saved: Option<bool>,
+    /// Why the path could not be written to the configuration file; null otherwise.
+    not_saved: Option<String>,
     /// When the request entered this state (RFC 3339).
     at: String,
 }
@@ -134,6 +143,10 @@ pub(super) struct ModelRequest {
     /// Use the model even if it runs on the CPU and the current model runs on a GPU. Default: `false`.
     #[serde(default)]
     force: bool,
+    /// When the model runs, write its path to the configuration file, so that the next start of the service loads it. Default:
+    /// `false`.
+    #[serde(default)]
+    save: bool,
 }
 
 /// List the models
@@ -244,18 +257,73 @@ pub(super) async fn change(
     request_change(&app, &model, request)
 }
 
+/// Return to the file before
+///
+/// Loads the file in `previous` of the model. It is checked like another file. If the file that runs now is in the configuration file,
+/// the other one is written there when it runs. The result is in `change` of `GET /api/v1/models/{name}`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/models/{name}/rollback",
+    operation_id = "roll_back_named_model",
+    tag = "model",
+    params(("name" = String, Path, description = "Name of the model.", example = "default")),
+    responses(
+        (status = 202, description = "The file is being loaded.", body = ChangeReport),
+        (status = 403, description = "A stream of the model has `[stream.redact]`: only the configuration file can change the model."),
+        (status = 404, description = "No model has this name; `models` lists the names."),
+        (status = 409, description = "No file ran before, or another file of the model is being loaded already."),
+        (status = 503, description = "The model is still being loaded for the first time. Try again after the seconds in `Retry-After`."),
+    )
+)]
+pub(super) async fn roll_back_named(named: RequestedModel) -> Result<(StatusCode, Json<ChangeReport>), Problem> {
+    request_rollback(&named.app, &named.model)
+}
+
+/// Return to the file before, for the first model
+///
+/// The same as `POST /api/v1/models/{name}/rollback` with the name of the first model. The result is in `change` of
+/// `GET /api/v1/model`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/model/rollback",
+    operation_id = "roll_back_model",
+    tag = "model",
+    responses(
+        (status = 202, description = "The file is being loaded.", body = ChangeReport),
+        (status = 403, description = "A stream of the model has `[stream.redact]`: only the configuration file can change the model."),
+        (status = 409, description = "No file ran before, or another file of the model is being loaded already."),
+        (status = 503, description = "The first model is still being loaded. Try again after the seconds in `Retry-After`."),
+    )
+)]
+pub(super) async fn roll_back(State(app): State<SharedApp>) -> Result<(StatusCode, Json<ChangeReport>), Problem> {
+    let model = first(&app)?;
+    request_rollback(&app, &model)
+}
+
 /// The model of the path's `{name}`.
 pub(super) struct RequestedModel {
     app: SharedApp,
     model: Arc<NamedModel>,
 }
 
+impl RequestedModel {
+    pub(super) fn into_model(self) -> Arc<NamedModel> {
+        self.model
+    }
+}
+
+/// The parameters of a path with the name of a model, and perhaps others.
+#[derive(Deserialize)]
+struct NamePart {
+    name: String,
+}
+
 impl FromRequestParts<SharedApp> for RequestedModel {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &SharedApp) -> Result<Self, Problem> {
-        let name = match extract::Path::<String>::from_request_parts(parts, app).await {
-            Ok(extract::Path(name)) => name,
+        let name = match extract::Path::<NamePart>::from_request_parts(parts, app).await {
+            Ok(extract::Path(NamePart { name })) => name,
             Err(_) => return Err(Problem::unknown_model(parts.uri.path(), &app.view.models())),
         };
         match app.view.model(&name) {
@@ -276,7 +344,7 @@ fn request_change(
     model: &NamedModel,
     request: Result<Json<ModelRequest>, JsonRejection>,
 ) -> Result<(StatusCode, Json<ChangeReport>), Problem> {
-    let Json(ModelRequest { path, force }) = request.map_err(Problem::from)?;
+    let Json(ModelRequest { path, force, save }) = request.map_err(Problem::from)?;
     let shown = path.to_string_lossy();
     let problem = if !path.is_absolute() {
         Some("is not an absolute path")
@@ -289,6 +357,26 @@ fn request_change(
         let detail = format!("path: {} {problem}", field(&shown));
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
+    send_request(app, model, ModelChangeRequest { path, force, save })
+}
+
+/// Requests the file that ran before the one that runs now.
+fn request_rollback(app: &App, model: &NamedModel) -> Result<(StatusCode, Json<ChangeReport>), Problem> {
+    let files = model.files();
+    let Some(path) = files.previous else {
+        let detail = "no other file of this model ran before, so there is none to return to";
+        return Err(Problem::new(StatusCode::CONFLICT, detail.into()));
+    };
+    let save = model.running().is_some_and(|running| running.path == files.configured);
+    // It is known to run with this provider.
+    send_request(app, model, ModelChangeRequest { path, force: true, save })
+}
+
+fn send_request(
+    app: &App,
+    model: &NamedModel,
+    request: ModelChangeRequest,
+) -> Result<(StatusCode, Json<ChangeReport>), Problem> {
     // Its masks decide what is hidden.
     let redacts = |stream: &StreamView| *stream.config.model == *model.name && stream.config.redact.is_some();
     if let Some(stream) = app.view.streams().iter().find(|stream| redacts(stream)) {
@@ -301,7 +389,7 @@ fn request_change(
     if model.running().is_none() {
         return Err(Problem::loading("another one can be used when it is loaded"));
     }
-    let requested = model.request(ModelChangeRequest { path, force });
+    let requested = model.request(request);
     let busy =
         |ModelBusy| Problem::new(StatusCode::CONFLICT, "another file of this model is already being loaded".into());
     Ok((StatusCode::ACCEPTED, Json(change_report(requested.map_err(busy)?))))
@@ -313,6 +401,7 @@ fn class(label: &Label) -> ClassReport {
 
 fn report(named: &NamedModel, app: &App) -> Result<ModelReport, Problem> {
     let model = named.running().ok_or_else(|| Problem::loading("try again"))?;
+    let files = named.files();
     let (width, height) = model.input;
     let streams = app.view.streams();
     let own = streams.iter().filter(|stream| *stream.config.model == *named.name);
@@ -322,6 +411,8 @@ fn report(named: &NamedModel, app: &App) -> Result<ModelReport, Problem> {
         streams: own.map(|stream| stream.status.name.to_string()).collect(),
         name: model.name.clone(),
         path: model.path.clone(),
+        saved: model.path == files.configured,
+        previous: files.previous,
         requested: model.requested,
         actual: model.actual,
         placement: model.placement.0.clone(),
@@ -347,5 +438,10 @@ fn change_report(change: ModelChange) -> ChangeReport {
         ModelChangeState::Done => ("done", None),
         ModelChangeState::Refused(reason) => ("refused", Some(reason)),
     };
-    ChangeReport { path: change.path, state, reason, at: format!("{:.3}", change.at) }
+    let (saved, not_saved) = match change.saving {
+        Saving::NotRequested | Saving::Requested => (None, None),
+        Saving::Saved => (Some(true), None),
+        Saving::Failed(reason) => (Some(false), Some(reason)),
+    };
+    ChangeReport { path: change.path, state, reason, saved, not_saved, at: format!("{:.3}", change.at) }
 }

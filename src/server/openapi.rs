@@ -16,7 +16,8 @@ use utoipa_axum::routes;
 
 use super::problem::{Fault, ProblemDocument};
 use super::{
-    SharedApp, api, change, events, history, live, mjpeg, model, overlay, page, recordings, session, typed, whep,
+    SharedApp, api, candidates, change, events, history, live, mjpeg, model, overlay, page, recordings, session, typed,
+    whep,
 };
 
 #[derive(OpenApi)]
@@ -63,6 +64,11 @@ pub(super) fn routes() -> OpenApiRouter<SharedApp> {
         .routes(routes!(model::show, model::change))
         .routes(routes!(model::list))
         .routes(routes!(model::show_named, model::change_named))
+        .routes(routes!(model::roll_back))
+        .routes(routes!(model::roll_back_named))
+        .routes(routes!(candidates::list))
+        .routes(routes!(candidates::html))
+        .routes(routes!(candidates::json))
         .routes(sessions)
         .routes(routes!(api::version))
         .routes(routes!(document))

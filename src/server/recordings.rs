@@ -16,6 +16,7 @@ use tower_http::services::ServeFile;
 use utoipa::{IntoParams, ToSchema};
 
 use super::NamedStream;
+use super::blocking::blocking;
 use super::problem::Problem;
 use crate::publish::recording::{Archive, Recording, RemoveError};
 
@@ -227,13 +228,6 @@ fn recordings(named: &NamedStream, file: &str) -> Result<Arc<Archive>, Problem> 
 fn unknown(named: &NamedStream, file: &str) -> Problem {
     let stream = &named.stream().status.name;
     Problem::new(StatusCode::NOT_FOUND, format!("there is no recording {file:?} of {stream}"))
-}
-
-/// Runs disk access on a blocking thread: disks may be slow.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| {
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("access to the recordings failed: {error}"))
-    })
 }
 
 #[cfg(test)]

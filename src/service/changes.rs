@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::models::PreparedModels;
 use super::redaction::check_redaction;
 use super::reserved::{check_password_host, check_recording_folder, check_reserved_keys, check_source_kind};
+use super::saved_models::save_models;
 use super::{EarlyRequests, Service};
 use crate::base::paths::state_folders;
 use crate::config::{
@@ -64,8 +65,9 @@ impl EarlyRequests for Changes {
         }
     }
 
-    /// Writes unsaved overlays, at most once in the interval.
+    /// Writes unsaved overlays, at most once in the interval, and the paths of changed models.
     fn tick(&mut self, service: &Service) {
+        save_models(&self.path, &service.view);
         let interval = if self.write_error.is_some() { RETRY_INTERVAL } else { WRITE_INTERVAL };
         if !self.unsaved.is_empty() && self.last_write.is_none_or(|at| at.elapsed() >= interval) {
             self.save_overlays(service);
@@ -164,8 +166,9 @@ impl Changes {
         }
     }
 
-    /// Writes unsaved overlays at once: before the file is read again, and at the end.
+    /// Writes unsaved overlays and paths of models at once: before the file is read again, and at the end.
     pub fn flush(&mut self, service: &Service) {
+        save_models(&self.path, &service.view);
         if !self.unsaved.is_empty() {
             self.save_overlays(service);
         }
@@ -264,7 +267,7 @@ impl Changes {
         let after = config::edit(&before, edit).map_err(|error| match error {
             EditError::NoStream(name) => ChangeRefusal::NoStream(name),
             EditError::Value(error) => ChangeRefusal::Invalid(vec![error]),
-            error @ EditError::Syntax(_) => ChangeRefusal::Edit(error),
+            error @ (EditError::Syntax(_) | EditError::NoModel(_)) => ChangeRefusal::Edit(error),
         })?;
         let config = config::parse(&after, &self.path)
             .map_err(|errors| ChangeRefusal::Invalid(without_file_positions(errors, edit, &file)))?;

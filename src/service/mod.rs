@@ -35,6 +35,7 @@ pub mod pools;
 pub mod redaction;
 pub mod reload;
 pub mod reserved;
+mod saved_models;
 pub mod stopping;
 pub mod stream_runner;
 mod warn;

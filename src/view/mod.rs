@@ -16,7 +16,9 @@ mod model;
 pub mod redaction;
 pub mod request;
 
-pub use model::{ModelBusy, ModelChange, ModelChangeRequest, ModelChangeState, ModelView, NamedModel};
+pub use model::{
+    ModelBusy, ModelChange, ModelChangeRequest, ModelChangeState, ModelFiles, ModelView, NamedModel, Saving,
+};
 
 use change_ticket::ChangeTicket;
 use redaction::WeakenedRedaction;

@@ -1,6 +1,6 @@
 //! A model of the configuration: what runs, and requests to load another file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ pub struct NamedModel {
     pub pool: Arc<PoolStats>,
     running: RwLock<Option<Arc<ModelView>>>,
     change: Mutex<Option<ModelChange>>,
+    files: Mutex<ModelFiles>,
     requests: Sender<ModelChangeRequest>,
 }
 
@@ -59,12 +60,35 @@ pub struct ModelView {
     pub memory: Option<u64>,
 }
 
+/// The files of a model besides the one that runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelFiles {
+    /// The file of the configuration, which the next start loads.
+    pub configured: PathBuf,
+    /// The file that ran before; `None` if no other has.
+    pub previous: Option<PathBuf>,
+}
+
 /// The newest request for another model and its state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelChange {
     pub path: PathBuf,
     pub outcome: ModelChangeState,
+    pub saving: Saving,
     pub at: Timestamp,
+}
+
+/// Whether the file of a change is in the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Saving {
+    /// The client has not asked for it.
+    #[default]
+    NotRequested,
+    /// It is written when the model runs.
+    Requested,
+    Saved,
+    /// With the reason.
+    Failed(String),
 }
 
 /// The state of a change of the model.
@@ -84,6 +108,8 @@ pub struct ModelChangeRequest {
     pub path: PathBuf,
     /// Accept a model that would run on the CPU although the current one runs on a GPU.
     pub force: bool,
+    /// Write the path to the configuration when the model runs.
+    pub save: bool,
 }
 
 /// Another file of the model is already being loaded; or the model has been removed.
@@ -94,8 +120,14 @@ impl NamedModel {
     /// A model that is not loaded yet, and the queue of the requests for it, one at a time.
     pub fn new(name: &str, pool: Arc<PoolStats>) -> (NamedModel, Receiver<ModelChangeRequest>) {
         let (requests, queued) = bounded(1);
-        let model =
-            NamedModel { name: name.into(), pool, running: RwLock::default(), change: Mutex::default(), requests };
+        let model = NamedModel {
+            name: name.into(),
+            pool,
+            running: RwLock::default(),
+            change: Mutex::default(),
+            files: Mutex::default(),
+            requests,
+        };
         (model, queued)
     }
 
@@ -113,8 +145,40 @@ impl NamedModel {
         self.change.lock().clone()
     }
 
-    pub fn set_change(&self, path: PathBuf, outcome: ModelChangeState) {
-        *self.change.lock() = Some(ModelChange { path, outcome, at: Timestamp::now() });
+    pub fn set_change(&self, path: PathBuf, outcome: ModelChangeState, saving: Saving) {
+        *self.change.lock() = Some(ModelChange { path, outcome, saving, at: Timestamp::now() });
+    }
+
+    /// The files besides the one that runs.
+    pub fn files(&self) -> ModelFiles {
+        self.files.lock().clone()
+    }
+
+    /// Stores the files of the configuration that was read.
+    pub fn set_files(&self, files: ModelFiles) {
+        *self.files.lock() = files;
+    }
+
+    /// Stores the file that ran before the one that runs now.
+    pub fn set_previous(&self, previous: PathBuf) {
+        self.files.lock().previous = Some(previous);
+    }
+
+    /// The path that is to be written to the configuration: that of a change which was made and not saved.
+    pub fn unsaved(&self) -> Option<PathBuf> {
+        let change = self.change.lock();
+        let change = change.as_ref()?;
+        (change.outcome == ModelChangeState::Done && change.saving == Saving::Requested).then(|| change.path.clone())
+    }
+
+    /// Stores the result of writing `path` to the configuration, unless there is a newer change.
+    pub fn set_saved(&self, path: &Path, saving: Saving) {
+        if let Some(change) = self.change.lock().as_mut().filter(|change| change.path == path) {
+            if saving == Saving::Saved {
+                self.files.lock().configured = path.to_path_buf();
+            }
+            change.saving = saving;
+        }
     }
 
     /// Requests another file for the model. Returns the state of the request.
@@ -127,8 +191,9 @@ impl NamedModel {
             return Err(ModelBusy);
         }
         let path = request.path.clone();
+        let saving = if request.save { Saving::Requested } else { Saving::NotRequested };
         self.requests.try_send(request).map_err(|_| ModelBusy)?;
-        let requested = ModelChange { path, outcome: ModelChangeState::Loading, at: Timestamp::now() };
+        let requested = ModelChange { path, outcome: ModelChangeState::Loading, saving, at: Timestamp::now() };
         Ok(change.insert(requested).clone())
     }
 }

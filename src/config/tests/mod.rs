@@ -106,6 +106,7 @@ max_batch = 0x10
 device = [1, 0]
 cache_dir = "cache"
 runtime = "pw"
+previous = "before.onnx"
 [server]
 allow_anonymous = true
 http = "0.0.0.0:80"
@@ -238,6 +239,7 @@ timeout = "20s"
             device: serde_json::from_str("[1, 0]").unwrap(),
             cache_dir: Some(dir.path().join("cache")),
             runtime: Some(dir.path().join("pw")),
+            previous: Some(dir.path().join("before.onnx")),
         }],
         server: ServerConfig {
             http: "0.0.0.0:80".parse().unwrap(),

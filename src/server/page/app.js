@@ -7,6 +7,7 @@ import * as detail from "./detail.js";
 import { announce, byId, complain, make, setText } from "./dom.js";
 import { addStream } from "./editor.js";
 import * as grid from "./grid.js";
+import { openModels, whenChanged } from "./models.js";
 import * as recordings from "./recordings.js";
 import * as session from "./session.js";
 import { span } from "./words.js";
@@ -244,6 +245,8 @@ window.addEventListener("pageshow", assign);
 recordings.playing.addEventListener("change", assign);
 grid.whenVisible(assign);
 byId("add").addEventListener("click", addStream);
+byId("models-open").addEventListener("click", openModels);
+whenChanged(showModels);
 session.session.addEventListener("change", () => {
   if (isOpen()) {
     cameIn = document.body.dataset.view === "login";

@@ -55,7 +55,7 @@ function show() {
   byId("who").replaceChildren(...(session.user === null ? [] : [session.user, role]));
   byId("log-out").hidden = !open || session.user === null;
   byId("log-in").hidden = !open || session.user !== null || !session.hasLogin;
-  byId("add").hidden = !session.mayOperate();
+  byId("add").hidden = byId("models-open").hidden = !session.mayOperate();
 }
 
 /* ---- Login ---- */

@@ -304,7 +304,11 @@ fn one_request_for_a_model_is_accepted_at_a_time() {
     assert_eq!((status, change["state"].as_str()), (202, Some("loading")));
     assert_eq!(requests.try_recv().unwrap().path, std::path::Path::new("/srv/yard.onnx"));
     assert_eq!(post(request, json).0, 409);
-    named.set_change("/srv/yard.onnx".into(), ModelChangeState::Refused("its golden frame differs".into()));
+    named.set_change(
+        "/srv/yard.onnx".into(),
+        ModelChangeState::Refused("its golden frame differs".into()),
+        Saving::NotRequested,
+    );
     let change = get(&server, "/api/v1/model").json()["change"].clone();
     assert_eq!(
         (change["state"].as_str(), change["reason"].as_str()),

@@ -22,7 +22,7 @@ use crate::segment::onnx::Model;
 use crate::segment::pool::{Pool, WorkerSpec};
 use crate::segment::tuning::{self, ThreadPlan, TuningGoal};
 use crate::service::{ModelChangeError, ServiceError, SettingErrors, check_labels};
-use crate::view::{ModelChangeState, ModelView, NamedModel};
+use crate::view::{ModelChangeState, ModelView, NamedModel, Saving};
 
 /// A model that takes this many times as long as the previous one causes a warning.
 const SLOWER_WARNING: f64 = 1.5;
@@ -115,7 +115,7 @@ impl ModelManager {
     pub(super) fn build_pending_engine(&mut self, config: &ModelConfig) {
         if std::mem::take(&mut self.engine_pending) {
             self.pool.banner().set(BUILDING);
-            self.try_change(config, false);
+            self.try_change(config, false, Saving::NotRequested);
             // Also if it could not be built: the model stays on its provider.
             self.pool.banner().clear();
         }
@@ -238,18 +238,24 @@ impl ModelManager {
         check_labels(streams.iter().filter(|stream| self.is_own(stream)), &model.contract.labels).map_err(SettingErrors)
     }
 
-    /// Changes the model and publishes the result.
-    pub(super) fn try_change(&mut self, config: &ModelConfig, force: bool) {
+    /// Changes the model and publishes the result. The file that ran before stays known.
+    pub(super) fn try_change(&mut self, config: &ModelConfig, force: bool, saving: Saving) {
         let path = config.path.clone();
-        self.view.set_change(path.clone(), ModelChangeState::Loading);
+        let before = self.current.as_ref().map(|current| current.model.path.clone());
+        self.view.set_change(path.clone(), ModelChangeState::Loading, saving.clone());
         let outcome = match self.change(config, force) {
-            Ok(()) => ModelChangeState::Done,
+            Ok(()) => {
+                if let Some(before) = before.filter(|before| *before != path) {
+                    self.view.set_previous(before);
+                }
+                ModelChangeState::Done
+            }
             Err(error) => {
                 tracing::error!(model = &*self.view.name, file = %path.display(), "model change refused, the current model stays in use: {error}");
                 ModelChangeState::Refused(error.to_string())
             }
         };
-        self.view.set_change(path, outcome);
+        self.view.set_change(path, outcome, saving);
     }
 }
 

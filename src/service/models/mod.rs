@@ -13,7 +13,7 @@ use super::pools::Pools;
 use crate::config::{Config, ModelConfig};
 use crate::frame::Labels;
 use crate::segment::pool::Pool;
-use crate::view::{ModelChangeRequest, NamedModel};
+use crate::view::{ModelChangeRequest, ModelFiles, NamedModel};
 
 mod files;
 mod interim;
@@ -34,6 +34,11 @@ pub struct NewModel {
     requests: Receiver<ModelChangeRequest>,
 }
 
+/// The files that a configuration names.
+fn files_of(config: &ModelConfig) -> ModelFiles {
+    ModelFiles { configured: config.path.clone(), previous: config.previous.clone() }
+}
+
 impl NewModel {
     /// A model that is not loaded.
     ///
@@ -43,6 +48,7 @@ impl NewModel {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let pool = Arc::new(Pool::idle(cores + 1)?);
         let (view, requests) = NamedModel::new(&config.name, pool.stats());
+        view.set_files(files_of(config));
         let manager = ModelManager::new(pool, Arc::new(view), Arc::clone(streams));
         Ok(NewModel { config: config.clone(), key, manager, requests })
     }
@@ -150,6 +156,9 @@ impl Models {
                 None => change.removed.push(model.config.name.clone()),
                 Some(wanted) if *wanted != model.config => {
                     model.config = wanted.clone();
+                    let files = files_of(wanted);
+                    let previous = files.previous.clone().or_else(|| model.view.files().previous);
+                    model.view.set_files(ModelFiles { previous, ..files });
                     model.thread.set(wanted.clone());
                     change.changed.push(wanted.name.clone());
                 }

@@ -12,7 +12,7 @@ use super::manager::ModelManager;
 use crate::base::stop::Stop;
 use crate::config::ModelConfig;
 use crate::service::ServiceError;
-use crate::view::ModelChangeRequest;
+use crate::view::{ModelChangeRequest, Saving};
 
 /// How often the model's files are checked for changes.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -80,9 +80,10 @@ fn watch(
     manager.build_pending_engine(&configured);
     while !stop.is_raised() {
         match requests.recv_timeout(CHECK_INTERVAL) {
-            Ok(ModelChangeRequest { path, force }) => {
+            Ok(ModelChangeRequest { path, force, save }) => {
+                let saving = if save { Saving::Requested } else { Saving::NotRequested };
                 let config = ModelConfig { path, ..requested.clone() };
-                manager.try_change(&config, force);
+                manager.try_change(&config, force, saving);
                 if manager.runs(&config.path) {
                     requested = config;
                 }
@@ -95,9 +96,14 @@ fn watch(
             Err(RecvTimeoutError::Timeout) => {}
         }
         let latest = current_settings();
+        if latest != configured && same_file_and_settings(&latest, &requested) {
+            // The path of a request was written to the configuration.
+            (configured, requested) = (latest.clone(), latest);
+            continue;
+        }
         if latest != configured {
             tracing::info!(model = configured.name, "model settings changed, loading: {}", latest.path.display());
-            manager.try_change(&latest, true);
+            manager.try_change(&latest, true, Saving::NotRequested);
             (configured, requested) = (latest.clone(), latest);
             files = WatchedModelFiles::of(&requested.path);
             loaded = files.version();
@@ -109,8 +115,13 @@ fn watch(
         if now != loaded && now == previous && now.model.is_some() {
             loaded = now.clone();
             tracing::info!(model = configured.name, "model file changed, loading: {}", requested.path.display());
-            manager.try_change(&requested, false);
+            manager.try_change(&requested, false, Saving::NotRequested);
         }
         previous = now;
     }
+}
+
+/// Whether the model runs as before with the other settings: they differ in what the service remembers only.
+fn same_file_and_settings(one: &ModelConfig, other: &ModelConfig) -> bool {
+    *one == ModelConfig { previous: one.previous.clone(), ..other.clone() }
 }
