@@ -33,6 +33,7 @@ struct ComparisonPage<'a> {
     gained: String,
     lost: String,
     neither: String,
+    void: String,
     facts: Vec<FactRow>,
     data: String,
 }
@@ -115,7 +116,7 @@ impl Comparison {
             Tile {
                 name: "time of a frame",
                 value: format!("{:.2}", self.speed.ratio),
-                unit: "times the old",
+                unit: "× old",
                 about: format!("{:.1} ms → {:.1} ms", self.speed.old_ms, self.speed.new_ms),
             },
         ];
@@ -123,7 +124,7 @@ impl Comparison {
             tiles.push(Tile {
                 name: "flicker",
                 value: format!("{:.2}", row.new_percent / row.old_percent.max(1e-9)),
-                unit: "times the old",
+                unit: "× old",
                 about: format!("{:.2} % → {:.2} % of pixels flip", row.old_percent, row.new_percent),
             });
         }
@@ -166,6 +167,7 @@ impl Comparison {
             gained: color(panels::GAINED),
             lost: color(panels::LOST),
             neither: color(panels::NEITHER),
+            void: color(panels::NO_CLASS),
             facts: self.facts(),
             data: format!(
                 "Data: {}{list}. The models ran alternately, {} times each.",

@@ -15,7 +15,7 @@ pub const GAINED: Rgb = Rgb(26, 160, 96);
 pub const LOST: Rgb = Rgb(226, 48, 58);
 
 /// Void, and what has no class, in the pictures of classes.
-const NO_CLASS: Rgb = Rgb(70, 70, 70);
+pub const NO_CLASS: Rgb = Rgb(70, 70, 70);
 
 /// Opacity of the difference on the image, of 255.
 const DIFFERENCE_ALPHA: u8 = 190;

@@ -58,7 +58,7 @@ impl ClassTable {
             table.new.push(index);
         }
         // Data sets without colours have those of the models, which people know from the page.
-        for label in old.iter().chain(new) {
+        for label in new.iter().chain(old) {
             let same = table.classes.iter_mut().find(|class| class.name.eq_ignore_ascii_case(&label.name));
             same.into_iter().for_each(|class| class.color = label.color);
         }
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(table.labels(&[0, 1, 2, 3, VOID]), [VOID, 0, 1, 2, VOID]);
         assert_eq!(table.counted(), [true, true, false, true]);
         assert_eq!(table.common(), [true, false, false, false]);
-        assert_eq!(table.classes[0].color, Rgb(3, 0, 0));
+        assert_eq!(table.classes[0].color, Rgb(2, 0, 0));
         assert_eq!(ClassTable::new(&data[..1], &old, &new), Err(ClassesError::NoneShared));
     }
 }
