@@ -34,6 +34,7 @@
 //! | [`overlay`] | drawing masks on frames |
 //! | [`redact`] | hiding classes in frames before they are drawn on and published |
 //! | [`steady`] | masks that do not flicker, for drawing |
+//! | [`drift`] | whether a camera has changed: turned, dirty, out of focus, in another light |
 //! | [`events`] | rules: when they hold in the masks, and the events that they make |
 //! | [`access`] | passwords, sessions, certificates and permissions |
 //! | [`config`] | the TOML file and its validation, which reports all errors at once |
@@ -60,6 +61,7 @@ pub mod capture;
 pub mod commands;
 pub mod comparison;
 pub mod config;
+pub mod drift;
 pub mod events;
 pub mod frame;
 pub mod gate;

@@ -15,6 +15,7 @@ mod credentials;
 mod crop;
 mod devices;
 mod document;
+mod drift;
 mod duration;
 mod edit;
 mod encode;
@@ -62,6 +63,7 @@ pub use allowed::{ApiSources, HostError, SourceHost, SourceRefusal, is_internal}
 pub use credentials::Credentials;
 pub use crop::CropArea;
 pub use devices::Devices;
+pub use drift::DriftConfig;
 pub use duration::{parse as parse_duration, show as duration_text};
 pub use edit::{Edit, edit, edit_model, unknown_nulls};
 pub use encode::{EncodeConfig, EncoderChoice, PRESETS};

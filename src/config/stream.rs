@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::credentials::{PasswordAlone, combine};
 use super::crop::CropArea;
 use super::document::Section;
+use super::drift::DriftConfig;
 use super::duration::DurationText;
 use super::encode::EncodeConfig;
 use super::gate::MotionGate;
@@ -129,6 +130,7 @@ pub struct StreamConfig {
         "x-applies" = "next-frame",
     ))]
     pub rules: Vec<RuleConfig>,
+    pub drift: DriftConfig,
     pub record: Option<RecordConfig>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-api" = "never"))]
@@ -275,6 +277,7 @@ pub fn defaults_stream(name: &str, source: SourceSpec) -> StreamConfig {
         encode: EncodeConfig::default(),
         zones: Vec::new(),
         rules: Vec::new(),
+        drift: DriftConfig::default(),
         record: None,
         redact: None,
         push: Vec::new(),

@@ -44,6 +44,8 @@ pub struct Contract {
     pub version: Option<String>,
     /// `maskcast.train`: how the model was trained, as JSON.
     pub train: Option<serde_json::Value>,
+    /// `maskcast.reference`: what the training images look like, as JSON.
+    pub reference: Option<String>,
     pub golden: Option<Golden>,
     pub manifest: Option<ModelManifest>,
 }
@@ -152,6 +154,7 @@ impl Contract {
             labels: labels.into(),
             version,
             train,
+            reference: metadata.custom("maskcast.reference"),
             golden,
             manifest,
         })

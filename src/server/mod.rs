@@ -57,6 +57,7 @@ mod client;
 mod connection;
 mod connection_limit;
 mod cookie;
+mod drift;
 mod events;
 mod history;
 mod host;

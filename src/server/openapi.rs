@@ -16,8 +16,8 @@ use utoipa_axum::routes;
 
 use super::problem::{Fault, ProblemDocument};
 use super::{
-    SharedApp, api, candidates, change, events, history, live, mjpeg, model, overlay, page, recordings, session, typed,
-    whep,
+    SharedApp, api, candidates, change, drift, events, history, live, mjpeg, model, overlay, page, recordings, session,
+    typed, whep,
 };
 
 #[derive(OpenApi)]
@@ -48,6 +48,8 @@ pub(super) fn routes() -> OpenApiRouter<SharedApp> {
         .routes(routes!(api::streams, change::add))
         .routes(routes!(api::stream, change::change, change::remove))
         .routes(routes!(overlay::show, overlay::change))
+        .routes(routes!(drift::show))
+        .routes(routes!(drift::accept))
         .routes(routes!(mjpeg::snapshot))
         .routes(routes!(overlay::mask))
         .routes(routes!(live::masks))

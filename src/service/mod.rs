@@ -262,6 +262,7 @@ impl Service {
         let now = Instant::now();
         for running in &mut self.running {
             running.view().events.tick(now);
+            running.view().drift.save(false);
             running.restart_if_dead(&self.pools);
             if running.has_ended() && running.is_finished() {
                 running.view().outputs.h264.remove_viewers();

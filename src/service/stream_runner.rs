@@ -8,8 +8,10 @@ use super::pools::Pools;
 use super::{ServiceError, StreamStartError};
 use crate::base::ledger::{DropReason, LedgerCounts};
 use crate::base::log_dedup;
+use crate::base::paths::state_folders;
 use crate::capture::GstSource;
 use crate::config::{SourceUri, StreamConfig};
+use crate::drift::DriftSink;
 use crate::events::{EventHub, EventSink};
 use crate::history::MinuteSink;
 use crate::publish::live::LiveOutput;
@@ -129,8 +131,16 @@ impl StreamRunner {
             (view.masks, view.events) = (Arc::clone(&before.masks), Arc::clone(&before.events));
             view.zones = Arc::clone(&before.zones);
             view.minutes = Arc::clone(&before.minutes);
+            if (&before.config.source, &before.config.drift) == (&config.source, &config.drift) {
+                view.drift = Arc::clone(&before.drift);
+            } else {
+                before.drift.save(true);
+            }
         }
         view.configure_rules();
+        if let Some(folder) = state_folders(&std::env::var_os("STATE_DIRECTORY").unwrap_or_default()).next() {
+            view.drift.keep_in(&folder.join("drift").join(format!("{}.json", config.name)), &config.source.uri.label());
+        }
         let view = Arc::new(view);
         StreamRunner {
             config: config.clone(),
@@ -193,6 +203,7 @@ impl StreamRunner {
         let (events, masks) = (Arc::clone(&self.view.events), Arc::clone(&self.view.masks));
         let mut sinks: Vec<Box<dyn MaskSink>> = vec![Box::new(EventSink(events)), Box::new(FeedSink(masks))];
         sinks.push(Box::new(MinuteSink(Arc::clone(&self.view.minutes))));
+        sinks.push(Box::new(DriftSink(Arc::clone(&self.view.drift))));
         for sink in &self.config.sinks {
             let sink_status = status.outputs.add_sink(sink.kind.name, sink.label());
             let opened = (sink.kind.open)(&sink.settings);
@@ -324,6 +335,7 @@ impl StreamRunner {
         if let Some(stream) = &self.stream {
             stream.stop();
         }
+        self.view.drift.save(true);
     }
 
     pub fn is_finished(&self) -> bool {

@@ -28,6 +28,7 @@ use crate::base::mqtt_status::MqttStatus;
 use crate::base::status::{Status, StreamState};
 use crate::base::webhook_status::WebhookStatus;
 use crate::config::{SourceHost, SourceUri, StreamConfig, ZoneConfig, is_rest};
+use crate::drift::StreamDrift;
 use crate::events::{EventHub, Rule, StreamEvents};
 use crate::frame::{Label, Labels, Rgb, Weight};
 use crate::history::{History, HistoryStream, StreamMinutes};
@@ -72,6 +73,8 @@ pub struct StreamView {
     pub minutes: Arc<StreamMinutes>,
     /// Its rules and their events.
     pub events: Arc<StreamEvents>,
+    /// Whether its camera has changed.
+    pub drift: Arc<StreamDrift>,
     /// The zones in which its masks are measured.
     pub zones: Arc<ZoneState>,
     pub config: StreamConfig,
@@ -262,6 +265,7 @@ impl StreamView {
             masks: Arc::default(),
             minutes: Arc::new(StreamMinutes::new(&config.name)),
             events: Arc::new(StreamEvents::new(&config.name, Arc::clone(hub), Arc::clone(&zones))),
+            drift: Arc::new(StreamDrift::new(config.drift.clone())),
             zones,
             config: config.clone(),
         }

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
 
+use crate::drift::reference::Reference;
 use crate::frame::Labels;
 use crate::segment::placement::Placement;
 use crate::segment::pool::PoolStats;
@@ -55,6 +56,8 @@ pub struct ModelView {
     pub max_batch: usize,
     /// Median time of a frame, measured when the model was loaded.
     pub time: Duration,
+    /// The images that it was trained on; `None` if its file does not say.
+    pub reference: Option<Arc<Reference>>,
     /// Growth of the resident memory of the process while it was loaded and its workers were made, in bytes; `None` where it cannot
     /// be measured.
     pub memory: Option<u64>,

@@ -145,6 +145,9 @@ tiles = "3x2"
 max_mask_age = 2
 max_latency = "700ms"
 silence_timeout = "1m"
+[stream.drift]
+window = "30s"
+settle = "1h"
 [stream.overlay]
 style = "contour"
 alpha = 1
@@ -295,6 +298,7 @@ timeout = "20s"
                     keyframe_interval: Duration::from_millis(500),
                     jpeg_quality: 95,
                 },
+                drift: DriftConfig { window: Duration::from_secs(30), settle: Duration::from_secs(3600) },
                 zones: vec![ZoneConfig {
                     name: "Loading bay".into(),
                     polygon: vec![[0.0, 0.0], [0.5, 0.0], [0.5, 1.0]],

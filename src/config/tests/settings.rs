@@ -62,7 +62,7 @@ password_env = "GATE_PASSWORD"
         "name": "gate", "source": "rtsps://cam/x?token=***", "transport": "udp", "latency": "100ms", "user": "viewer",
         "tls_fingerprint": fingerprint, "model": "default", "show": "full-rate", "masks": "auto", "mask_rate": 2.5, "gate": "auto",
         "priority": 1, "crop": [0.0, 0.0, 1.0, 1.0], "tiles": "1x1", "max_mask_age": "2s", "max_latency": "1s",
-        "silence_timeout": "3s",
+        "silence_timeout": "3s", "drift": {"window": "1m", "settle": "30m"},
         "overlay": {"style": "tint", "alpha": 0.3, "smooth": "normal", "hide": ["sky"], "legend": "visible",
                     "colors": {"car": "#ff0000"}, "weights": {}},
         "encode": {"encoder": "auto", "bitrate": 0, "preset": "auto", "keyframe_interval": "2s", "jpeg_quality": 80},

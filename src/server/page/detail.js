@@ -1,6 +1,7 @@
 /* The view of one stream, with its state and settings. */
 import { ofStream, remove } from "./api.js";
 import { byId, complain, confirmed, make, setText } from "./dom.js";
+import * as drift from "./drift.js";
 import { editStream } from "./editor.js";
 import * as events from "./events.js";
 import { cards, isAway, numbers, order, showReason, showState, showWeakened, words } from "./grid.js";
@@ -71,7 +72,7 @@ export function update() {
   showWeakened(byId("detail-weakened"), report);
   overlay.update(report.legend);
   zones.update(report, player.size);
-  for (const part of [rules, shares, events, history]) part.update(report);
+  for (const part of [rules, shares, events, history, drift]) part.update(report);
   showFacts(report, player);
   if (byId("rtsp").value !== report.links.rtsp) byId("rtsp").value = byId("rtsp").title = report.links.rtsp;
   const names = order();

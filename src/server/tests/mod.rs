@@ -64,6 +64,7 @@ pub(super) fn model() -> ModelView {
         max_batch: 1,
         time: Duration::from_millis(52),
         memory: Some(123_456_789),
+        reference: None,
     }
 }
 

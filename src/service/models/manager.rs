@@ -16,6 +16,7 @@ use super::interim::{InterimModel, interim};
 use crate::base::memory::MemoryGrowth;
 use crate::base::panic::panic_text;
 use crate::config::{ModelConfig, Provider, StreamConfig};
+use crate::drift::reference::Reference;
 use crate::segment::SegmentError;
 use crate::segment::engine::RuntimePaths;
 use crate::segment::onnx::Model;
@@ -264,6 +265,21 @@ fn goal(streams: usize) -> TuningGoal {
     if streams > 1 { TuningGoal::Throughput } else { TuningGoal::Latency }
 }
 
+/// The training images that the file describes. A description of another version is not used.
+fn reference_of(model: &Model) -> Option<Arc<Reference>> {
+    let text = model.contract.reference.as_deref()?;
+    match serde_json::from_str(text) {
+        Ok(reference) => Some(Arc::new(reference)),
+        Err(error) => {
+            let file = model.path.display();
+            tracing::warn!(
+                "the description of the training images in the model is not used: {file}: maskcast.reference: {error}"
+            );
+            None
+        }
+    }
+}
+
 fn view_of(model: &Model, plan: ThreadPlan, time: Duration, memory: Option<u64>) -> ModelView {
     let devices = if model.provider == Provider::Cpu { &[] } else { model.config().device.numbers() };
     ModelView {
@@ -284,5 +300,6 @@ fn view_of(model: &Model, plan: ThreadPlan, time: Duration, memory: Option<u64>)
         max_batch: plan.max_batch,
         time,
         memory,
+        reference: reference_of(model),
     }
 }

@@ -44,6 +44,7 @@ static SERVICE: LazyLock<(HttpServer, Arc<ServiceView>, ModelChanges)> = LazyLoc
         max_batch: 1,
         time: Duration::from_millis(50),
         memory: None,
+        reference: None,
     });
     let view = Arc::new(view);
     let whep = Arc::new(maskcast::publish::whep::Whep::new(maskcast::config::WebRtcConfig::default()));
