@@ -1,6 +1,8 @@
 //! The page in a real browser, on the real program.
 
 mod common;
+#[path = "page/drift.rs"]
+mod drift;
 #[path = "page/history.rs"]
 mod history;
 #[path = "page/history_fixture.rs"]

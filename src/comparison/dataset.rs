@@ -285,19 +285,19 @@ fn listed(
     mut paired: BTreeMap<String, LabelledFile>,
 ) -> Result<Vec<LabelledFile>, DatasetError> {
     let text = fs::read_to_string(list).map_err(located(list))?;
-    let mut files = Vec::new();
-    for (line, name) in numbered(&text) {
-        // A name twice is one image.
-        if files.iter().any(|file: &LabelledFile| file.name == name) {
-            continue;
+    let mut files: Vec<LabelledFile> = Vec::new();
+    for (line, written) in numbered(&text) {
+        // Lists of the trainer have the paths of the images.
+        let stem = Path::new(written).file_stem().and_then(|stem| stem.to_str()).unwrap_or(written);
+        match paired.remove(written).or_else(|| paired.remove(stem)) {
+            Some(file) => files.push(file),
+            // A name twice is one image.
+            None if files.iter().any(|file| file.name == written || file.name == stem) => {}
+            None => {
+                let (list, root) = (list.to_path_buf(), root.to_path_buf());
+                return Err(DatasetError::Unlisted { list, line, name: written.to_owned(), root });
+            }
         }
-        let file = paired.remove(name).ok_or_else(|| DatasetError::Unlisted {
-            list: list.to_path_buf(),
-            line,
-            name: name.to_owned(),
-            root: root.to_path_buf(),
-        })?;
-        files.push(file);
     }
     Ok(files)
 }

@@ -8,10 +8,9 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 
-use super::VerifyArgs;
 use crate::base::atomic_file::AtomicFile;
 use crate::capture::{Captured, GstSource, Source};
-use crate::commands::{Failure, ModelArgs, flicker, write_json};
+use crate::commands::{Failure, ModelArgs, ProviderArg, RequireArg, flicker, write_json};
 use crate::comparison::dataset::{Dataset, LabelImage, LabelledFile};
 use crate::comparison::page::PageImage;
 use crate::comparison::panels::{self, Compared, Panels};
@@ -19,7 +18,7 @@ use crate::comparison::report::{
     ClassComparison, Comparison, DataFacts, Difference, FlickerComparison, FlickerRow, ImageComparison, ModelFacts,
     SpeedComparison, VERSION, Verdict,
 };
-use crate::comparison::score::{CONFIDENCE, Counts, FEWEST_IMAGES, PairedCounts, interval};
+use crate::comparison::score::{CONFIDENCE, ClassCounts, Counts, FEWEST_IMAGES, PairedCounts, interval};
 use crate::comparison::{HTML_FILE, JSON_FILE, report_folder};
 use crate::config::{SourceSpec, SourceUri, hex};
 use crate::frame::{ClassId, Crop, Frame, Mask, Rgb, Tiles};
@@ -30,7 +29,7 @@ use crate::segment::segmenter::OnnxSegmenter;
 
 mod classes;
 
-use classes::ClassTable;
+use classes::{Class, ClassTable};
 
 /// How long the decoder may take for an image.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -74,7 +73,7 @@ pub struct CompareArgs {
 struct ProviderArgs {
     /// Execution providers, tried in this order [default: tensorrt,cuda,cpu with an NVIDIA GPU, else cpu].
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
-    providers: Vec<crate::commands::ProviderArg>,
+    providers: Vec<ProviderArg>,
     /// Number of cores that a model may use on the CPU; 0 = all.
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
@@ -143,10 +142,14 @@ pub fn compare(args: &CompareArgs) -> Result<(), Failure> {
 
 impl CompareArgs {
     fn load(&self, path: &Path) -> Result<Model, Failure> {
-        let VerifyArgs { providers, require } =
-            VerifyArgs { providers: self.options.providers.clone(), require: crate::commands::RequireArg::Any };
         let threads = self.options.threads;
-        let args = ModelArgs { model: Some(path.to_path_buf()), providers, require, threads, workers: 0 };
+        let args = ModelArgs {
+            model: Some(path.to_path_buf()),
+            providers: self.options.providers.clone(),
+            require: RequireArg::Any,
+            threads,
+            workers: 0,
+        };
         Ok(Model::load(&args.config()?, threads)?)
     }
 
@@ -362,20 +365,18 @@ fn flicker_of(clip: &Path, old: &Model, new: &Model) -> Result<FlickerComparison
 
 fn class_rows(table: &ClassTable, sum: &PairedCounts) -> Vec<ClassComparison> {
     let labelled: u64 = sum.old.0.iter().map(|class| class.labelled).sum();
-    let row = |(class, (old, new)): (&classes::Class, (&crate::comparison::score::ClassCounts, _))| {
-        let new: &crate::comparison::score::ClassCounts = new;
-        ClassComparison {
-            name: class.name.clone(),
-            color: hex(class.color),
-            in_data: class.in_data,
-            in_old: class.in_old,
-            in_new: class.in_new,
-            share: old.labelled as f64 / labelled.max(1) as f64,
-            old_iou: old.iou(),
-            new_iou: new.iou(),
-        }
+    let counts = sum.old.0.iter().zip(&sum.new.0);
+    let row = |(class, (old, new)): (&Class, (&ClassCounts, &ClassCounts))| ClassComparison {
+        name: class.name.clone(),
+        color: hex(class.color),
+        in_data: class.in_data,
+        in_old: class.in_old,
+        in_new: class.in_new,
+        share: old.labelled as f64 / labelled.max(1) as f64,
+        old_iou: old.iou(),
+        new_iou: new.iou(),
     };
-    table.classes.iter().zip(sum.old.0.iter().zip(&sum.new.0)).map(row).collect()
+    table.classes.iter().zip(counts).map(row).collect()
 }
 
 fn speed(measured: &Measured) -> SpeedComparison {

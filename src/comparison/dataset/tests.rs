@@ -50,7 +50,7 @@ fn of_a_collection_the_accepted_images_are_read() {
     let label = data.label(&data.files[0]).unwrap();
     assert_eq!((label.width, label.height, label.values), (2, 2, vec![0, 1, VOID, 1]));
     let list = folder.path().join("held-out.txt");
-    fs::write(&list, "b\nb\n").unwrap();
+    fs::write(&list, "b\nJPEGImages/b.jpg\n").unwrap();
     assert_eq!(Dataset::open(folder.path(), Some(&list)).unwrap().files.len(), 1);
     fs::write(&list, "b\nd\n").unwrap();
     let error = Dataset::open(folder.path(), Some(&list)).unwrap_err().to_string();

@@ -39,7 +39,7 @@ function show() {
   const state = changed ? `This camera has changed since ${when}: ${changes.join(", ")}.` : settling ? "It is being learnt what this camera looks like." : "This camera looks as before.";
   setText(byId("drift-text"), state + unlike);
   byId("drift-accept").hidden = !changed || !session.mayOperate();
-  byId("drift-bars").replaceChildren(head(), ...rows(now, before ?? now).map(row));
+  byId("drift-bars").replaceChildren(head(), make("tbody", {}, ...rows(now, before ?? now).map(row)));
 }
 
 const head = () => make("thead", {}, make("tr", {}, ...["", "before", "now"].map((text) => make("th", { scope: "col" }, text))));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use maskcast::commands::Failure;
 
 use super::export::{ExportPlan, ExportedFiles, export_files};
+use super::reference::describe;
 use crate::assess::{Assessment, assess};
 use crate::data::Dataset;
 use crate::evaluate::LibtorchPredictor;
@@ -66,6 +67,10 @@ impl FinishedRun {
 
         let plan = ExportPlan { int8: true, ..ExportPlan::default() };
         let exported_files = export_files(&file, dataset, &session.folder.join("model.onnx"), &plan)?;
+        let others = exported_files.files.iter().map(|file| file.path.as_path());
+        let main = exported_files.main.as_path();
+        let files: Vec<&Path> = std::iter::once(main).chain(others.filter(|path| *path != main)).collect();
+        describe(&files, dataset, threads)?;
         let speed = speeds(&exported_files, dataset)?;
         let report = Report {
             title: format!("{} on {}", session.about.encoder, file_name(&dataset.root)),

@@ -201,7 +201,16 @@ fn crop(image: &LabelledImage, (left, top): (usize, usize), (width, height): (us
     LabelledImage { width, height, rgb: part(&image.rgb, 3), labels: part(&image.labels, 1) }
 }
 
-/// The image as a camera sends it.
+/// The image as a camera sends it, without its last column or row if their number is odd.
+///
+/// # Errors
+/// OpenCV cannot convert it.
+pub fn as_frame(image: &LabelledImage) -> opencv::Result<OwnedImage> {
+    let even = crop(image, (0, 0), (image.width, image.height));
+    i420(&even, VideoInfo::new(PixelFormat::I420, even.width, even.height))
+}
+
+/// The image in planes.
 fn i420(image: &LabelledImage, info: VideoInfo) -> opencv::Result<OwnedImage> {
     let rgb =
         Mat::new_rows_cols_with_bytes::<opencv::core::Vec3b>(image.height as i32, image.width as i32, &image.rgb)?;

@@ -19,6 +19,7 @@ mod label;
 mod leak;
 mod lr;
 mod notes;
+mod reference;
 mod regions;
 mod share;
 mod weights;
@@ -67,6 +68,8 @@ pub enum Command {
     Regions(regions::RegionsArgs),
     /// Describe the last steps of an int8 model file that was exported before, so that the service computes them itself
     Head(head::HeadArgs),
+    /// Describe the training images in a model file that was exported before, so that the service finds cameras that are unlike them
+    Reference(reference::ReferenceArgs),
     /// Train with several strategies and encoders, and compare the results
     Compare(Box<compare::CompareArgs>),
     /// Check data sets, and exchange them with annotation programs
@@ -95,6 +98,7 @@ pub fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Export(args) => export::export(&args),
         Command::Regions(args) => regions::regions(&args),
         Command::Head(args) => head::head(&args),
+        Command::Reference(args) => reference::reference(&args),
         Command::Compare(args) => compare::compare(*args),
         Command::Data(command) => data::data(&command),
         Command::Weights(command) => weights::weights(&command),

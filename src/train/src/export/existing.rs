@@ -13,6 +13,9 @@ use super::regions::{self, RegionRejection, RegionsError};
 use super::verify::{self, VerifyError};
 use super::{ExportError, GOLDEN, TemporaryModel, loaded};
 
+/// The metadata that describes the training images.
+const REFERENCE: &str = "maskcast.reference";
+
 /// Why a step cannot be added to a model file. No file was written.
 #[derive(Debug, thiserror::Error)]
 pub enum ExistingError {
@@ -96,6 +99,11 @@ impl ExistingModel {
     /// The model is not an int8 model for CPUs, or has other outputs than `mask` and `scores`.
     pub fn describe_head(&mut self) -> Result<(), ExistingError> {
         head::describe(&mut self.model).map_err(|error| ExistingError::Head { path: self.path.clone(), error })
+    }
+
+    /// Describes the training images, as [`maskcast::drift::reference::Reference`] in JSON. The outputs of the model stay the same.
+    pub fn set_reference(&mut self, reference: String) {
+        self.model.put(REFERENCE, reference);
     }
 
     /// Writes the model to a file, after it was loaded as the service loads it. Returns the size of the file in bytes.
