@@ -6,8 +6,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use common::http::get;
+use common::onnx;
+use common::onnx::proto::{ModelProto, StringStringEntryProto};
 use common::program::until;
 use common::service::{Service, folder};
+use maskcast::drift::features::Features;
+use maskcast::drift::reference::Reference;
+use prost::Message;
 use serde_json::Value;
 
 fn file(name: &str) -> String {
@@ -51,9 +56,19 @@ fn matches(series: &str, name: &str, matcher: &str) -> bool {
     labels.starts_with(&wanted) || labels.contains(&format!(",{wanted}"))
 }
 
+/// Adds a description of training images to the model: of a single grey one.
+fn describe_training(path: &Path) {
+    let grey = Features { luma: 0.5, contrast: 0.1, sharpness: 0.1, saturation: 0.1, ..Features::default() };
+    let reference = serde_json::to_string(&Reference::of(&[grey]).unwrap()).unwrap();
+    let mut model = ModelProto::decode(std::fs::read(path).unwrap().as_slice()).unwrap();
+    model.metadata.push(StringStringEntryProto { key: "maskcast.reference".into(), value: reference });
+    onnx::save(&model, path);
+}
+
 #[test]
 fn dashboard_and_alerts_use_existing_metrics() {
     let folder = folder();
+    describe_training(&folder.path().join("channels.onnx"));
     let state = folder.path().join("state");
     let mut service = Service::with(
         folder.path(),
@@ -61,6 +76,7 @@ fn dashboard_and_alerts_use_existing_metrics() {
         "[history]\ndir = \"history\"\n\
          [[webhook]]\nname = \"alarm\"\nurl = \"http://127.0.0.1:9/alarm\"\n\
          [[stream]]\nname = \"gate\"\nsource = \"test://ball?width=320&height=240&fps=15\"\n\
+         [stream.drift]\nwindow = \"3s\"\nsettle = \"3s\"\n\
          [stream.record]\ndir = \"rec\"\nwhen = \"event\"\n\
          [[stream.record.event]]\nname = \"visit\"\nclasses = [\"red\"]\n\
          [[stream.zone]]\nname = \"left\"\npolygon = [[0, 0], [0.5, 0], [0.5, 1], [0, 1]]\n\
@@ -70,6 +86,9 @@ fn dashboard_and_alerts_use_existing_metrics() {
         &[("STATE_DIRECTORY", state.to_str().unwrap())],
     );
     service.program.wait_for_message("ready");
+    until("the first window of the camera is complete", || {
+        (service.metrics().sum("maskcast_drift_training_score", &[("stream", "gate")]) > 0.0).then_some(())
+    });
     let (status, scrape) = get(&format!("{}metrics", service.page));
     assert_eq!(status, 200, "{scrape}");
     let series: Vec<&str> = scrape.lines().filter(|line| !line.starts_with('#')).collect();
