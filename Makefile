@@ -49,7 +49,7 @@ PHOTOS := .testdata/photos
 AXE := .testdata/axe/axe.min.js
 ROOT_DO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup setup-test setup-trainer build trainer demo deb-files deb test test-package test-alerts test-api test-home-assistant soak fuzz \
+.PHONY: help setup setup-test setup-trainer build trainer demo deb-files deb test test-package test-alerts test-api test-home-assistant test-your-own-camera soak fuzz \
 	docs lint bench quality delay crowd clean
 
 help: ## List these targets
@@ -247,6 +247,10 @@ $(DATUMARO): src/train/tests/exchange/requirements.txt
 
 test-home-assistant: setup-test $(HOME_ASSISTANT) ## Test the entities in a real Home Assistant core (300 MB)
 	cargo test --locked --workspace --test home_assistant
+
+test-your-own-camera: build trainer $(CLIP) ## Follow docs/your-own-camera.md with the service and the trainer (an hour on 2 cores)
+	@$(call install,ffmpeg python3-numpy python3-opencv)
+	python3 tests/your-own-camera/run.py
 
 test-api: setup $(SCHEMATHESIS) ## Test the API of a running service against its OpenAPI description
 	cargo build --locked

@@ -4,7 +4,6 @@ They stand in for the corrections of a person in the test of the tutorial. The s
 file beside this one); what moves is found in each frame. Pixels that are uncertain are void (255).
 """
 
-import json
 import tomllib
 from pathlib import Path
 
@@ -146,11 +145,3 @@ def large_parts(mask, least):
     """The connected parts of a mask (bool) that have at least `least` pixels."""
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     return np.isin(parts, [i for i in range(1, count) if stats[i, cv2.CC_STAT_AREA] >= least])
-
-
-def classes_of(model):
-    """The names of a model's classes, from its metadata."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    return [label["name"] for label in json.loads(session.get_modelmeta().custom_metadata_map["maskcast.labels"])]
