@@ -6,7 +6,8 @@ use ort::session::SessionOutputs;
 use ort::value::DynValue;
 
 use super::classes::{numbers, sides};
-use super::contract::{Channel, Contract, OutputMeaning};
+use super::contract::{Axes, Channel, Contract, OutputMeaning, SCORES};
+use super::head::QuantisedLogits;
 use super::segmenter::{MaskReader, OnnxSegmenter, run_options};
 use super::{RunOutputError, SegmentError};
 use crate::frame::ClassId;
@@ -54,23 +55,76 @@ impl OnnxSegmenter {
         })?;
         Ok(scored?)
     }
+
+    /// The probabilities of all classes for one RGB image of the input size, `[H, W, 3]`, also of a model whose mask is an output
+    /// of its own and whose output `scores` has the logits. They are those before any rejection, in the size of the scores. A model
+    /// without scores returns what [`OnnxSegmenter::run_scored`] does.
+    ///
+    /// # Errors
+    /// As [`OnnxSegmenter::run_scored`].
+    pub fn run_probabilities(&mut self, rgb: &[u8]) -> Result<Scored, SegmentError> {
+        let reader = self.reader();
+        let contract = Arc::clone(&reader.contract);
+        if contract.output.meaning == OutputMeaning::Scores || !contract.has_scores() {
+            return self.run_scored(rgb);
+        }
+        let n = self.least_images();
+        let names = if reader.head.is_some() { reader.outputs() } else { vec![SCORES.to_owned()] };
+        let options = run_options(&names)?;
+        let scored = self.run_filled_raw(rgb, n, &options, |outputs| match &reader.head {
+            Some(head) => Ok(dequantised(&head.logits(outputs, n)?)),
+            None => {
+                let shape = outputs.get(SCORES).map(dimensions).unwrap_or_default();
+                // The scores of int8 models for CPUs have the classes as their last axis, others as their first.
+                let last = shape.last() == Some(&contract.labels.len());
+                let channel = if last { Channel::Last } else { Channel::First };
+                planes(&contract, SCORES, Axes { batch: true, channel }, outputs, n)
+            }
+        })?;
+        Ok(scored?)
+    }
+}
+
+/// The probabilities of the first image.
+fn dequantised(logits: &QuantisedLogits<'_>) -> Scored {
+    let &QuantisedLogits { bytes, rows: height, columns: width, classes, scale } = logits;
+    let pixels = width * height;
+    let mut planes = vec![0.0; classes * pixels];
+    for (pixel, bytes) in bytes.chunks_exact(classes).take(pixels).enumerate() {
+        for (class, &byte) in bytes.iter().enumerate() {
+            // Softmax needs no zero point.
+            planes[class * pixels + pixel] = f32::from(byte) * scale;
+        }
+    }
+    softmax(&mut planes, pixels);
+    Scored { width, height, scores: PixelScores::Probabilities(planes) }
 }
 
 /// The probabilities of the first of `n` images.
 fn probabilities(contract: &Contract, outputs: &SessionOutputs<'_>, n: usize) -> Result<Scored, RunOutputError> {
-    let name = &contract.output.name;
-    let value = outputs.get(name).ok_or_else(|| RunOutputError::Missing(name.clone()))?;
+    planes(contract, &contract.output.name, contract.output.axes, outputs, n)
+}
+
+/// The probabilities of the first of `n` images, from the output with this name.
+fn planes(
+    contract: &Contract,
+    name: &str,
+    axes: Axes,
+    outputs: &SessionOutputs<'_>,
+    n: usize,
+) -> Result<Scored, RunOutputError> {
+    let value = outputs.get(name).ok_or_else(|| RunOutputError::Missing(name.to_owned()))?;
     let (shape, labels) = (dimensions(value), contract.labels.len());
-    let Some((height, width)) = sides(contract.output.axes, &shape, n, labels) else {
-        return Err(RunOutputError::Shape { name: name.clone(), shape, frames: n, labels });
+    let Some((height, width)) = sides(axes, &shape, n, labels) else {
+        return Err(RunOutputError::Shape { name: name.to_owned(), shape, frames: n, labels });
     };
     let pixels = width * height;
     if pixels == 0 {
-        return Err(RunOutputError::Empty(name.clone()));
+        return Err(RunOutputError::Empty(name.to_owned()));
     }
     let numbers = numbers(name, value)?;
     let first = &numbers[..labels * pixels];
-    let mut planes = match contract.output.axes.channel {
+    let mut planes = match axes.channel {
         Channel::Last => {
             let mut planes = vec![0.0; labels * pixels];
             for (pixel, scores) in first.chunks_exact(labels).enumerate() {

@@ -325,6 +325,20 @@ pub fn resize_mask(mask: &[u8], from: Size, to: Size) -> opencv::Result<Vec<u8>>
     Ok(out.data_bytes()?.to_vec())
 }
 
+/// Resizes a plane of numbers by bilinear interpolation.
+///
+/// # Errors
+/// Errors of OpenCV.
+pub fn resize_plane(plane: &[f32], from: Size, to: Size) -> opencv::Result<Vec<f32>> {
+    if from == to {
+        return Ok(plane.to_vec());
+    }
+    let view = Mat::new_rows_cols_with_data::<f32>(from.height as i32, from.width as i32, plane)?;
+    let mut out = Mat::default();
+    resize(&view, &mut out, CvSize::new(to.width as i32, to.height as i32), 0.0, 0.0, INTER_LINEAR)?;
+    Ok(out.data_typed::<f32>()?.to_vec())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

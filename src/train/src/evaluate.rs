@@ -187,6 +187,26 @@ pub fn confusion(
     Ok((confusion, (losses.1 > 0).then(|| losses.0 / f64::from(losses.1))))
 }
 
+/// The confusion matrix of a model on labelled images in memory, at the input size of the model.
+///
+/// # Errors
+/// The model cannot be run.
+pub fn confusion_of_images(
+    predictor: &mut dyn Predictor,
+    images: &[LabelledImage],
+    classes: usize,
+) -> Result<ConfusionMatrix, EvaluateError> {
+    let mut confusion = ConfusionMatrix::new(classes);
+    let input = predictor.input();
+    for (index, image) in images.iter().enumerate() {
+        let name = format!("{} of the replayed images", index + 1);
+        let small = augment::whole(image, input).map_err(|error| LoadError::OpenCv { name: name.clone(), error })?;
+        let prediction = predictor.predict(&small)?;
+        confusion.add(&small.labels, &prediction.mask).map_err(|error| EvaluateError::Metrics { name, error })?;
+    }
+    Ok(confusion)
+}
+
 /// The share of each class in the labelled pixels of `pairs`, 0 to 1.
 ///
 /// # Errors

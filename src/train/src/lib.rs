@@ -23,6 +23,8 @@
 //! | [`exported`] | runs exported models in ONNX Runtime, to measure them |
 //! | [`evaluate`] | confusion matrix and loss of a model on labelled images |
 //! | [`loader`] | training batches, read and augmented by threads |
+//! | [`distil`] | the probabilities of teachers for training images |
+//! | [`replay`] | images of another data set in training batches |
 //! | [`loss`] | cross-entropy, Dice and Lovász losses |
 //! | [`export`] | ONNX files, in fp32 and int8 |
 //! | [`weights`] | pretrained weights: sources, file formats, names of tensors |
@@ -54,6 +56,7 @@ pub mod commands;
 pub mod components;
 pub mod data;
 pub mod device;
+pub mod distil;
 pub mod encoders;
 pub mod environment;
 pub mod evaluate;
@@ -68,6 +71,7 @@ pub mod net;
 pub mod ordered;
 pub mod paste;
 pub mod random;
+pub mod replay;
 pub mod report;
 pub mod size;
 pub mod tensor_file;

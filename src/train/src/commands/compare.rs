@@ -70,7 +70,7 @@ pub fn compare(args: CompareArgs) -> Result<(), Failure> {
             started += 1;
             eprintln!("run {started} of {total}: {} with {}, seed {seed}", entry.strategy, entry.encoder);
             let options = FitOptions { seed, ..candidate.options.clone() };
-            let config = RunConfig { data: args.data.clone(), fit: options, command: std::env::args().collect() };
+            let config = RunConfig::new(args.data.clone(), options);
             let folder = args.output.join(format!("{}-{}-{seed}", entry.encoder, entry.strategy.replace(' ', "-")));
             let Some((weights, run)) = train(config, &folder, seed, &stop)? else {
                 return Err(Failure::runtime("stopped; run the same command again to continue"));

@@ -15,13 +15,14 @@ use crate::augment;
 use crate::data::{DataArgs, Dataset, LabelledImage, Pair};
 use crate::evaluate::confusion;
 use crate::export::{
-    CalibrationMethod, CallerError, ExportError, ExportRequest, GraphOptions, MAX_MIOU_LOSS, Precision,
+    CalibrationMethod, CallerError, ExportError, ExportRequest, GraphOptions, LastSteps, MAX_MIOU_LOSS, Precision,
     RegionRejection, Rejection, Target, WeightBits, export as write_onnx, float, verify,
 };
 use crate::exported::ExportedModel;
+use crate::fit::initial::trained_model;
 use crate::loader::{LoadError, pack};
 use crate::size::Size;
-use crate::weights::{AverageError, ModelFile, average};
+use crate::weights::{ModelFile, average};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -29,7 +30,7 @@ use crate::weights::{AverageError, ModelFile, average};
     maskcast-train export runs/first/best.safetensors my-data -o street-trt.onnx --int8 --target tensorrt --input \
     960x544")]
 pub struct ExportArgs {
-    /// The weights: `best.safetensors` of a run
+    /// The weights: `best.safetensors` of a run, or an ONNX file that maskcast-train exported
     model: PathBuf,
     #[command(flatten)]
     data: DataArgs,
@@ -93,6 +94,8 @@ pub struct ExportPlan {
     pub reject_regions: Option<RegionLimits>,
     /// Weights of classes that replace those of the data set.
     pub overlay_weights: Vec<(String, Weight)>,
+    /// The steps of another model, instead of those of the fields above.
+    pub steps: Option<LastSteps>,
 }
 
 impl Default for ExportPlan {
@@ -108,6 +111,7 @@ impl Default for ExportPlan {
             reject: None,
             reject_regions: None,
             overlay_weights: Vec::new(),
+            steps: None,
         }
     }
 }
@@ -135,12 +139,11 @@ pub struct ExportedFiles {
 /// # Errors
 /// The first failure; no file is written then.
 pub fn export(args: &ExportArgs) -> Result<(), Failure> {
-    let mut file = ModelFile::read(&args.model).map_err(Failure::runtime)?;
+    let mut file = trained_model(&args.model).map_err(Failure::runtime)?;
     if let Some((other, share)) = &args.average {
-        average(&mut file, Path::new(other), *share).map_err(|error| match error {
-            AverageError::Read(error) => Failure::runtime(error),
-            error @ AverageError::OtherNetwork(_) => Failure::usage(format!("--average {error}")),
-        })?;
+        let path = Path::new(other);
+        let other = trained_model(path).map_err(Failure::runtime)?;
+        average(&mut file, &other, path, *share).map_err(|error| Failure::usage(format!("--average {error}")))?;
     }
     let dataset = Arc::new(args.data.open().map_err(Failure::runtime)?);
     print_notes(&dataset.notes);
@@ -155,6 +158,7 @@ pub fn export(args: &ExportArgs) -> Result<(), Failure> {
         reject: args.reject.clone(),
         reject_regions: args.reject_regions.clone(),
         overlay_weights: args.overlay_weights.clone(),
+        steps: None,
     };
     let shape = shape(&file, &dataset, &plan)?;
     let labels = labels(&file.description.labels, &dataset.classes, &plan.overlay_weights)?;
@@ -215,6 +219,16 @@ pub fn export_files(
     Ok(exported_files)
 }
 
+/// Writes a model as a float file without rejection, for a teacher.
+///
+/// # Errors
+/// The first failure.
+pub fn export_float(file: &ModelFile, dataset: &Arc<Dataset>, path: &Path) -> Result<(), Failure> {
+    let shape = shape(file, dataset, &ExportPlan::default())?;
+    write_file(file, &file.description.labels, dataset, path, &shape, None).map_err(Failure::runtime)?;
+    Ok(())
+}
+
 /// What the graph of a file computes.
 struct Shape {
     graph: GraphOptions,
@@ -225,6 +239,12 @@ fn shape(file: &ModelFile, dataset: &Dataset, plan: &ExportPlan) -> Result<Shape
     let regions = plan.reject_regions.as_ref().map(|limits| limits.of(&file.description.labels)).transpose()?;
     let input = plan.input.unwrap_or(file.description.input);
     let shape = GraphOptions::new(input.width as i64, input.height as i64);
+    if let Some(LastSteps { confidence, argmax_stride2, rejection, regions }) = plan.steps.clone() {
+        return Ok(Shape {
+            graph: GraphOptions { scores: true, confidence, argmax_stride2, rejection, ..shape },
+            regions,
+        });
+    }
     let rejection = match &plan.reject {
         None => None,
         Some((name, share)) => {

@@ -65,7 +65,8 @@ impl FinishedRun {
         let file = ModelFile { description, params: file.params };
         file.write(&session.folder.join(crate::fit::session::BEST)).map_err(Failure::runtime)?;
 
-        let plan = ExportPlan { int8: true, ..ExportPlan::default() };
+        let steps = session.config.adapt.as_ref().map(|model| model.steps.clone());
+        let plan = ExportPlan { int8: true, steps, ..ExportPlan::default() };
         let exported_files = export_files(&file, dataset, &session.folder.join("model.onnx"), &plan)?;
         let others = exported_files.files.iter().map(|file| file.path.as_path());
         let main = exported_files.main.as_path();
@@ -224,7 +225,7 @@ fn provenance(session: &Session, training: &Training, assessment: &Assessment) -
     // Models are published: their metadata must not contain folders of this machine.
     let without_folders: Vec<String> = session.config.command.iter().map(|word| without_folder(word)).collect();
     let command = environment(&without_folders, 0.0).command;
-    serde_json::json!({
+    let mut train = serde_json::json!({
         "encoder": training.encoder,
         "decoder": training.decoder,
         "strategy": training.strategy,
@@ -244,7 +245,12 @@ fn provenance(session: &Session, training: &Training, assessment: &Assessment) -
             "pixel_accuracy": assessment.scores.pixel_accuracy,
             "boundary_f1": assessment.scores.boundary_f1,
         },
-    })
+    });
+    if let Some(model) = &session.config.adapt {
+        let before = session.state.progress.before.as_ref().and_then(|before| before.miou);
+        train["parent"] = serde_json::json!({"file": model.name, "sha256": model.sha256, "miou": before});
+    }
+    train
 }
 
 /// Removes the folders from a word of a command line that is an absolute path, or an option with one (`--init=/a/b`).

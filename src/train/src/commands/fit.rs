@@ -6,6 +6,7 @@ use clap::Args;
 use maskcast::commands::Failure;
 use maskcast::commands::run::stop_on_signals;
 
+use super::adapted::{blend, print_adapted};
 use super::finish::{FinishedRun, print_results};
 use super::notes::print_notes;
 use crate::data::DataArgs;
@@ -36,7 +37,7 @@ pub struct FitArgs {
 /// The first failure.
 pub fn fit(args: FitArgs) -> Result<(), Failure> {
     load_runtime()?;
-    let config = RunConfig { data: args.data, fit: args.options, command: std::env::args().collect() };
+    let config = RunConfig::new(args.data, args.options);
     run(Session::start(config, &args.output)?)
 }
 
@@ -50,11 +51,15 @@ pub fn resume(folder: &Path, restart: bool) -> Result<(), Failure> {
 }
 
 /// Loads ONNX Runtime, which the end of the run needs, so that a missing library is an error at the start.
-fn load_runtime() -> Result<(), Failure> {
+pub fn load_runtime() -> Result<(), Failure> {
     maskcast::segment::runtime::load(None).map(|_| ()).map_err(Failure::runtime)
 }
 
-fn run(mut session: Session) -> Result<(), Failure> {
+/// Trains to the end, exports the model and prints the results.
+///
+/// # Errors
+/// The first failure, or that the run was stopped.
+pub fn run(mut session: Session) -> Result<(), Failure> {
     print_summary(&session);
     let stop = stop_on_signals()?;
     match session.train(&stop)? {
@@ -64,8 +69,10 @@ fn run(mut session: Session) -> Result<(), Failure> {
             Err(Failure::runtime(format!("stopped; continue with `maskcast-train resume {folder}`")))
         }
         RunEnd::Finished => {
+            blend(&mut session)?;
             let finished = FinishedRun::of(&session)?;
             print_results(&finished, &session.folder);
+            print_adapted(&session);
             Ok(())
         }
     }

@@ -48,7 +48,7 @@ pub fn find(args: FindArgs) -> Result<(), Failure> {
     if !ordered || args.batches < 10 {
         return Err(Failure::usage("--from, --to, --batches: must be 0 < from < to, and at least 10 batches"));
     }
-    let config = RunConfig { data: args.data, fit: args.options, command: std::env::args().collect() };
+    let config = RunConfig::new(args.data, args.options);
     let mut session = Session::start(config, &args.output)?;
     let sweep = LearningRateSweep { from: args.from, to: args.to, batches: args.batches };
     let found = lr_find::find(&mut session, sweep)?;

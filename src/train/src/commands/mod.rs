@@ -7,6 +7,8 @@ use maskcast::commands::{Failure, LogFormat, completions};
 
 use super::fit::session::SessionError;
 
+mod adapt;
+mod adapted;
 mod class_option;
 mod compare;
 mod data;
@@ -49,6 +51,8 @@ pub struct Cli {
 pub enum Command {
     /// Train a model, export it and write a report
     Fit(Box<fit::FitArgs>),
+    /// Adapt a model to the images of a camera: fine-tune it with few labelled images, and export it
+    Adapt(Box<adapt::AdaptArgs>),
     /// Continue a run that was stopped or killed; the result is the same
     #[command(after_help = "Example: maskcast-train resume runs/first")]
     Resume {
@@ -92,6 +96,7 @@ pub enum Command {
 pub fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Fit(args) => fit::fit(*args),
+        Command::Adapt(args) => adapt::adapt(*args),
         Command::Resume { folder, restart } => fit::resume(&folder, restart),
         Command::Eval(args) => eval::eval(&args),
         Command::Label(args) => label::label(&args),

@@ -7,7 +7,8 @@ use maskcast::commands::Failure;
 
 use super::share::name_and_share;
 use crate::encoders::Encoder;
-use crate::weights::{self, Mapping, ModelFile, SOURCES};
+use crate::fit::initial::trained_model;
+use crate::weights::{self, Mapping, SOURCES};
 
 /// The subcommands of `maskcast-train weights`.
 #[derive(Debug, Subcommand)]
@@ -25,7 +26,7 @@ pub enum WeightsCommand {
     #[command(after_help = "Example: maskcast-train weights average runs/second/best.safetensors \
         runs/first/best.safetensors=0.3 -o start.safetensors")]
     Average {
-        /// The weights: `best.safetensors` of a run
+        /// The weights: `best.safetensors` of a run, or an ONNX file that maskcast-train exported
         model: PathBuf,
         /// Another run, and its share of the average, 0 to 1
         #[arg(value_name = "MODEL=SHARE", value_parser = name_and_share)]
@@ -57,8 +58,10 @@ pub fn weights(command: &WeightsCommand) -> Result<(), Failure> {
             println!("{}", path.display());
         }
         WeightsCommand::Average { model, other: (other, share), output } => {
-            let mut file = ModelFile::read(model).map_err(Failure::runtime)?;
-            weights::average(&mut file, Path::new(other), *share).map_err(Failure::runtime)?;
+            let mut file = trained_model(model).map_err(Failure::runtime)?;
+            let path = Path::new(other);
+            let other = trained_model(path).map_err(Failure::runtime)?;
+            weights::average(&mut file, &other, path, *share).map_err(Failure::runtime)?;
             file.write(output).map_err(Failure::runtime)?;
             println!("{}", output.display());
         }

@@ -83,7 +83,10 @@ pub fn description(model: &ModelProto) -> Result<HeadDescription, HeadError> {
     let (rows, columns) = (height / factor, width / factor);
     let classes = graph.classes(bytes).ok_or(HeadError::Steps("no classes"))?;
     let rejection = match limits {
-        Some(limits) => Some(rejection(&limits, classes).ok_or(HeadError::Steps("several classes have limits"))?),
+        Some(limits) => {
+            let limit = single_limit(&limits, classes).ok_or(HeadError::Steps("several classes have limits"))?;
+            Some(PixelRejection { class: limit.0, below: limit.1 })
+        }
         None => None,
     };
     let scores = graph.0.output.iter().any(|output| output.name == SCORES);
@@ -118,15 +121,15 @@ pub fn description(model: &ModelProto) -> Result<HeadDescription, HeadError> {
     Ok(description)
 }
 
-/// The limit of the only class that has one. The limits of all classes may be repeated.
-fn rejection(limits: &[f32], classes: usize) -> Option<PixelRejection> {
+/// The only class that has a limit, and the limit. The limits of all classes may be repeated.
+pub(super) fn single_limit(limits: &[f32], classes: usize) -> Option<(usize, f32)> {
     let (first, rest) = limits.split_at_checked(classes)?;
     if rest.chunks(classes).any(|others| others != first) {
         return None;
     }
     let mut limited = first.iter().enumerate().filter(|(_, limit)| **limit > f32::MIN);
     let (class, &below) = limited.next()?;
-    limited.next().is_none().then_some(PixelRejection { class, below })
+    limited.next().is_none().then_some((class, below))
 }
 
 fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {

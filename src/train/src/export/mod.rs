@@ -19,6 +19,7 @@ pub mod int8;
 pub mod proto;
 pub mod ranges;
 pub mod regions;
+pub mod stored;
 pub mod verify;
 pub mod weights;
 
@@ -43,6 +44,7 @@ pub use int8::Target;
 pub use ops::{GraphOptions, Rejection};
 pub use ranges::CalibrationMethod;
 pub use regions::{RegionRejection, RegionsError};
+pub use stored::{LastSteps, StoredError, StoredModel};
 pub use verify::{Agreement, VerifyError};
 pub use weights::WeightBits;
 

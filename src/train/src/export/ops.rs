@@ -1,5 +1,7 @@
 //! Parts of the graph that the float and the int8 export share: attributes, input, outputs.
 
+use serde::{Deserialize, Serialize};
+
 use super::graph::{GraphBuilder, int, ints, text};
 use super::proto::{AttributeProto, TensorDataType};
 use crate::net::{Conv, Net, Normalise, Op, Order, Padding};
@@ -21,7 +23,7 @@ pub const LOGITS: &str = "logits";
 ///
 /// The largest logit of a pixel is lower where the network sees something that it was not trained for (Hendrycks et al., *Scaling
 /// Out-of-Distribution Detection for Real-World Settings*, ICML 2022: the maximum logit).
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rejection {
     /// Index of the class.
     pub class: usize,

@@ -13,6 +13,7 @@ use crate::random;
 
 mod head;
 mod regions;
+mod stored;
 
 /// Waves with noise, bytes `[n, height, width, 3]`.
 fn images(n: i64, height: i64, width: i64, seed: u64) -> Tensor {

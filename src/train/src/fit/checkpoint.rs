@@ -34,6 +34,12 @@ pub struct Progress {
     /// Best validation mIoU so far, and its epoch (counted from 1).
     pub best: Option<(f64, u64)>,
     pub history: History,
+    /// The scores of the model that the run adapts, before its first step.
+    #[serde(default)]
+    pub before: Option<ValidationScores>,
+    /// The scores of the adapted model.
+    #[serde(default)]
+    pub after: Option<ValidationScores>,
     /// Where the first weights come from, for display.
     #[serde(default)]
     pub origin: String,
@@ -44,6 +50,16 @@ pub struct Progress {
     /// Number of training and validation images at the start of the run; 0 in old checkpoints.
     #[serde(default, rename = "pictures")]
     pub images: (usize, usize),
+}
+
+/// What a model scores on the validation images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ValidationScores {
+    pub miou: Option<f64>,
+    /// IoU of each class that occurs.
+    pub classes: Vec<Option<f64>>,
+    /// mIoU on replayed images that are not used for training.
+    pub replayed: Option<f64>,
 }
 
 /// The weights, the optimizer and the position of a run.

@@ -10,10 +10,13 @@ use super::schedule::Schedule;
 use crate::augment::Augment;
 use crate::data::DataArgs;
 use crate::device::{DeviceChoice, PrecisionChoice};
+use crate::distil::DistilOptions;
 use crate::encoders::{Encoder, Flavour};
+use crate::export::LastSteps;
 use crate::loader::BatchSpec;
 use crate::loss::LossOptions;
 use crate::net::decoder::{Decoder, DecoderKind};
+use crate::replay::ReplayOptions;
 use crate::size::Size;
 
 /// The configuration of a run, as stored in its checkpoint.
@@ -23,6 +26,27 @@ pub struct RunConfig {
     pub fit: FitOptions,
     /// The command line that started the run.
     pub command: Vec<String>,
+    /// The model that the run adapts, with `maskcast-train adapt`.
+    #[serde(default)]
+    pub adapt: Option<AdaptedModel>,
+}
+
+impl RunConfig {
+    /// The configuration of `maskcast-train fit`, with the command line of this process.
+    pub fn new(data: DataArgs, fit: FitOptions) -> Self {
+        RunConfig { data, fit, command: std::env::args().collect(), adapt: None }
+    }
+}
+
+/// The model that a run adapts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AdaptedModel {
+    /// The name of its file.
+    pub name: String,
+    /// SHA-256 of its file in hexadecimal.
+    pub sha256: String,
+    /// The steps after the network, for the classes of the run.
+    pub steps: LastSteps,
 }
 
 /// How the pretrained encoder is used.
@@ -49,6 +73,8 @@ pub enum BatchNormMode {
     Batch,
     /// Always the pretrained ones: better with very small batches
     Keep,
+    /// Always those of the model that the run starts from, in the decoder too: for very few images
+    Fixed,
 }
 
 /// The network.
@@ -73,7 +99,8 @@ pub struct NetOptions {
     /// Conventions of the framework that the weights come from (normalisation, padding, eps of batch norms) [default: detected]
     #[arg(long, value_enum)]
     pub flavour: Option<Flavour>,
-    /// Start from a trained U-Net (`best.safetensors` of a run); it may have other classes
+    /// Start from a trained U-Net: `best.safetensors` of a run, or an ONNX file that maskcast-train exported; it may have other
+    /// classes
     #[arg(long, value_name = "MODEL", conflicts_with = "weights")]
     pub init: Option<PathBuf>,
 }
@@ -149,8 +176,19 @@ pub struct FitOptions {
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Learning")]
     pub seed: u64,
 
+    /// Passes over the training images in an epoch, after which the model is validated; for very few images
+    #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Learning")]
+    #[serde(default = "one")]
+    pub repeat: usize,
+
     #[command(flatten)]
     pub loss: LossOptions,
+    #[command(flatten)]
+    #[serde(default)]
+    pub distil: DistilOptions,
+    #[command(flatten)]
+    #[serde(default)]
+    pub replay: ReplayOptions,
     #[command(flatten)]
     pub augment: Augment,
 
@@ -180,6 +218,10 @@ pub struct MachineOptions {
     pub cache: usize,
 }
 
+fn one() -> usize {
+    1
+}
+
 /// In MiB; more than a thousand images of 640x480.
 const DEFAULT_CACHE: usize = 1024;
 
@@ -205,10 +247,13 @@ impl FitOptions {
 
     /// Parameters of the loader.
     pub fn batches(&self) -> BatchSpec {
+        let replayed = self.replay.count(self.batch);
         BatchSpec {
             input: self.net.input,
             crop: self.crop(),
-            batch: self.batch,
+            batch: self.batch.saturating_sub(replayed).max(1),
+            replayed,
+            repeat: self.repeat.max(1),
             augment: self.augment.clone(),
             seed: self.seed,
             threads: self.machine.loader_threads.max(1),
@@ -243,7 +288,12 @@ impl FitOptions {
         check((0.0..=1.0).contains(&self.warm_up), format!("--warm-up {}: must be from 0 to 1", self.warm_up));
         check(self.batch > 0, "--batch 0: must be at least 1".into());
         check(self.accumulate > 0, "--accumulate 0: must be at least 1".into());
+        check(self.repeat > 0, "--repeat 0: must be at least 1".into());
+        let replays = self.replay.replay.is_none() || self.batch > 1;
+        check(replays, "--replay with --batch 1: a batch needs room for images of both data sets".into());
         problems.extend(self.loss.problems());
+        problems.extend(self.distil.problems());
+        problems.extend(self.replay.problems());
         problems.extend(self.augment.problems());
         problems
     }

@@ -6,6 +6,7 @@ use maskcast::frame::Label;
 
 use super::config::{NetOptions, Strategy};
 use crate::encoders::{Flavour, Variant};
+use crate::export::{StoredError, StoredModel, stored};
 use crate::net::decoder::NetError;
 use crate::net::{Net, Params};
 use crate::weights::{self, Mapping, ModelFile, WeightsError};
@@ -17,6 +18,8 @@ pub enum InitialNetError {
     Weights(#[from] WeightsError),
     #[error(transparent)]
     Net(#[from] NetError),
+    #[error(transparent)]
+    Stored(#[from] StoredError),
     #[error("--strategy scratch uses no pretrained weights: remove --weights {}", .0.display())]
     ScratchWithWeights(PathBuf),
     #[error("{} is a whole U-Net of this trainer, not the weights of an encoder: pass it with --init {}", .0.display(), .0.display())]
@@ -30,6 +33,17 @@ pub struct InitialNet {
     pub params: Params,
     /// Where the weights come from, for display.
     pub origin: String,
+    /// Whether the batch norms have no statistics of images yet: the weights come from an exported file, in which they are folded.
+    pub lacks_statistics: bool,
+}
+
+/// A trained model: `best.safetensors` of a run, or the network of a file that the trainer exported. The batch norms of the
+/// latter have no statistics of images ([`crate::net::statistics::estimate`]).
+///
+/// # Errors
+/// The file cannot be read, or is neither.
+pub fn trained_model(path: &Path) -> Result<ModelFile, InitialNetError> {
+    if stored::is_onnx(path) { Ok(StoredModel::read(path)?.file) } else { Ok(ModelFile::read(path)?) }
 }
 
 /// Returns the file of the encoder's weights, which is fetched if necessary, and its flavour.
@@ -84,15 +98,21 @@ pub fn initial_net(
         }
         None => "random".into(),
     };
-    Ok(InitialNet { variant, net, params, origin })
+    Ok(InitialNet { variant, net, params, origin, lacks_statistics: false })
 }
 
 fn from_model(options: &NetOptions, path: &Path, labels: &[Label], seed: u64) -> Result<InitialNet, InitialNetError> {
-    let about = ModelFile::read(path)?.description;
+    let model = trained_model(path)?;
+    let about = &model.description;
     let variant = options.encoder.flavoured(options.flavour.unwrap_or(about.flavour));
     let net = variant.unet(&options.decoder(), labels.len() as i64)?;
     let net = Net { normalise: about.normalise, ..net };
     let mut params = Params::fresh(&net, seed);
-    let report = weights::init_from_model(&net, &mut params, labels, path)?;
-    Ok(InitialNet { variant, net, params, origin: format!("{}: {report}", path.display()) })
+    // New classes have no weights at first, so that pixels keep the classes that they have.
+    for suffix in ["weight", "bias"] {
+        params.0.entry(format!("head.{suffix}")).and_modify(|tensor| *tensor = tensor.zeros_like());
+    }
+    let report = weights::init_from_model(&net, &mut params, labels, model, path)?;
+    let origin = format!("{}: {report}", path.display());
+    Ok(InitialNet { variant, net, params, origin, lacks_statistics: stored::is_onnx(path) })
 }

@@ -41,7 +41,6 @@ pub struct LearningRateCurve {
 /// If a batch cannot be loaded.
 pub fn find(session: &mut Session, sweep: LearningRateSweep) -> Result<LearningRateCurve, SessionError> {
     let batches = session.config.fit.batches();
-    let mut loader = Loader::start(&session.dataset, &batches, 0, sweep.batches).map_err(FitError::Thread)?;
     let phases = plan::phases(&session.config.fit);
     let phase = phases.last().expect("a run has a phase");
     let share = session.config.fit.encoder_lr / session.config.fit.lr;
@@ -49,6 +48,7 @@ pub fn find(session: &mut Session, sweep: LearningRateSweep) -> Result<LearningR
     let mut found = LearningRateCurve::default();
     let (mut smooth, mut weight) = (0.0, 0.0);
     let (training, state) = session.parts();
+    let mut loader = Loader::start(&training.images, &batches, 0, sweep.batches).map_err(FitError::Thread)?;
     training.prepare(state, phase, phase.to);
     for step in 0..sweep.batches {
         let rate = sweep.from * (sweep.to / sweep.from).powf(step as f64 / (sweep.batches - 1) as f64);

@@ -6,12 +6,14 @@
 //! | [`initial`] | the network and its first weights |
 //! | [`plan`] | the strategy as phases: which stages are trained, and at which rate |
 //! | [`schedule`], [`optimizer`] | learning rates, AdamW and SGD |
+//! | [`adapt`] | the options with which a model is adapted to a camera, and what is left of its old weights |
 //! | [`run`] | the loop over epochs and batches |
 //! | [`checkpoint`] | the state of a run on disk |
 //! | [`session`] | a run in its folder: start and resume |
 //! | [`lr_find`] | the learning-rate range test |
 //! | [`progress`] | progress bars |
 
+pub mod adapt;
 pub mod checkpoint;
 pub mod config;
 pub mod initial;

@@ -78,6 +78,7 @@ impl Phase {
     /// Whether the batch norms of a stage normalise by the statistics of the batch in this epoch.
     pub fn batch_statistics(&self, stage: Stage, epoch: u64) -> bool {
         match (stage, self.batch_norm) {
+            (_, BatchNormMode::Fixed) => false,
             (Stage::Decoder | Stage::Head, _) | (_, BatchNormMode::Batch) => true,
             (_, BatchNormMode::Keep) => false,
             (_, BatchNormMode::Auto) => self.trains(stage, epoch),

@@ -3,20 +3,18 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use maskcast::base::stop::Stop;
 use tch::{Device, Kind};
 
-use super::checkpoint::{self, CheckpointError, Progress, RunState};
+use super::checkpoint::{self, CheckpointError, Progress, RunState, ValidationScores};
 use super::config::RunConfig;
 use super::optimizer;
 use super::plan::{self, Phase};
 use super::progress::{ProgressMeter, duration_text};
-use crate::data::Dataset;
 use crate::evaluate::{self, EvaluateError, LibtorchPredictor};
-use crate::loader::{Batch, LoadError, Loader};
+use crate::loader::{Batch, Images, LoadError, Loader, SoftBatch};
 use crate::loss::Loss;
 use crate::net::exec::{self, RunOptions};
 use crate::net::{Net, Node, Params, Stage};
@@ -122,7 +120,7 @@ pub type StoreBest<'a> = Box<dyn FnMut(&Params, &Progress) -> Result<(), Weights
 pub struct TrainingLoop<'a> {
     pub config: &'a RunConfig,
     pub about: &'a ModelDescription,
-    pub dataset: Arc<Dataset>,
+    pub images: Images,
     pub net: &'a Net,
     pub loss: Loss,
     pub device: Device,
@@ -142,7 +140,7 @@ impl TrainingLoop<'_> {
     pub fn run(&mut self, state: &mut RunState) -> Result<RunEnd, FitError> {
         let options = &self.config.fit;
         let batches = options.batches();
-        let per_epoch = batches.per_epoch(self.dataset.train.len()) as u64;
+        let per_epoch = batches.per_epoch(self.images.dataset.train.len()) as u64;
         let total = per_epoch * options.epochs;
         let phases = plan::phases(options);
         let mut events = match &self.folder {
@@ -152,13 +150,16 @@ impl TrainingLoop<'_> {
             }
             None => None,
         };
-        let mut loader =
-            Loader::start(&self.dataset, &batches, state.progress.step, total).map_err(FitError::Thread)?;
+        let mut loader = Loader::start(&self.images, &batches, state.progress.step, total).map_err(FitError::Thread)?;
         let mut meter = ProgressMeter::new("fit", state.progress.step, total);
         let mut checkpoints = CheckpointWriter::new(self.folder.clone());
         // A folder that cannot be written is an error at the start, not after the first epoch. And each run has a valid
         // checkpoint from the start.
         checkpoints.save(state, self)?;
+        if self.config.adapt.is_some() && state.progress.before.is_none() {
+            self.measure_start(state)?;
+            checkpoints.save(state, self)?;
+        }
         while state.progress.step < total && !self.out_of_patience(state) {
             let epoch = state.progress.step / per_epoch;
             let phase = plan::at(&phases, epoch);
@@ -263,7 +264,12 @@ impl TrainingLoop<'_> {
         let statistics = |node: &Node| phase.batch_statistics(node.stage, epoch);
         let run = RunOptions { batch_statistics: &statistics, precision: self.precision };
         let logits = exec::forward(self.net, &state.params, &input, &run);
-        let loss = self.loss.compute(&logits, &labels, state.progress.step);
+        let mut loss = self.loss.compute(&logits, &labels, state.progress.step);
+        if let Some(SoftBatch { probabilities, weights }) = &batch.soft {
+            let [probabilities, weights] = [probabilities, weights].map(|tensor| tensor.to_device(self.device));
+            let distil = &options.distil;
+            loss += Loss::distillation(&logits, &probabilities, &weights, distil.temperature) * distil.distil;
+        }
         let value = loss.double_value(&[]);
         if !value.is_finite() {
             return Err(NotFinite::Loss);
@@ -282,6 +288,46 @@ impl TrainingLoop<'_> {
         Ok(value)
     }
 
+    fn predictor<'a>(&'a self, params: &'a Params) -> LibtorchPredictor<'a> {
+        LibtorchPredictor {
+            net: self.net,
+            params,
+            input: self.config.fit.net.input,
+            device: self.device,
+            precision: self.precision,
+            confidence: false,
+        }
+    }
+
+    /// The scores of weights on the validation images and on replayed images.
+    ///
+    /// # Errors
+    /// An image cannot be read, or the model cannot be run.
+    pub fn scores(&self, params: &Params) -> Result<ValidationScores, FitError> {
+        let dataset = &self.images.dataset;
+        let threads = self.config.fit.machine.loader_threads.max(1);
+        let mut predictor = self.predictor(params);
+        let (confusion, _) = evaluate::confusion(&mut predictor, dataset, &dataset.val, threads)?;
+        let replayed = match &self.images.replay {
+            Some(replay) => {
+                let held_out = replay.held_out().map_err(LoadError::from)?;
+                evaluate::confusion_of_images(&mut predictor, &held_out, dataset.classes.len())?.miou()
+            }
+            None => None,
+        };
+        let occurs = confusion.labelled().into_iter().map(|pixels| pixels > 0);
+        let classes = confusion.iou().into_iter().zip(occurs).map(|(iou, occurs)| iou.filter(|_| occurs)).collect();
+        Ok(ValidationScores { miou: confusion.miou(), classes, replayed })
+    }
+
+    /// Measures the model that the run adapts. Its weights are the best ones until an epoch is better.
+    fn measure_start(&mut self, state: &mut RunState) -> Result<(), FitError> {
+        let before = self.scores(&state.params)?;
+        state.progress.best = before.miou.map(|miou| (miou, 0));
+        state.progress.before = Some(before);
+        (self.store_best)(&state.params, &state.progress).map_err(FitError::BestWeights)
+    }
+
     /// Validates the model, records the epoch, and stores the weights if they are the best so far.
     fn end_epoch(
         &mut self,
@@ -293,17 +339,9 @@ impl TrainingLoop<'_> {
         let rates = Rates::of(phase, state.progress.step - 1, per_epoch);
         let lr = BTreeMap::from([("encoder".to_owned(), rates.encoder), ("decoder".to_owned(), rates.decoder)]);
         let weights = state.average.as_ref().unwrap_or(&state.params);
-        let options = &self.config.fit;
-        let mut predictor = LibtorchPredictor {
-            net: self.net,
-            params: weights,
-            input: options.net.input,
-            device: self.device,
-            precision: self.precision,
-            confidence: false,
-        };
-        let threads = options.machine.loader_threads.max(1);
-        let (confusion, val_loss) = evaluate::confusion(&mut predictor, &self.dataset, &self.dataset.val, threads)?;
+        let dataset = &self.images.dataset;
+        let threads = self.config.fit.machine.loader_threads.max(1);
+        let (confusion, val_loss) = evaluate::confusion(&mut self.predictor(weights), dataset, &dataset.val, threads)?;
         if let Some(loss) = val_loss.filter(|&loss| !loss.is_finite() || loss > MAX_VALIDATION_LOSS) {
             return Err(FitError::Diverged { epoch: epoch + 1, loss });
         }

@@ -9,16 +9,21 @@ use maskcast::base::stop::Stop;
 use tch::Device;
 
 use super::checkpoint::{self, Checkpoint, CheckpointError, Progress, RunState};
-use super::config::RunConfig;
-use super::initial::{InitialNetError, initial_net};
+use super::config::{FitOptions, RunConfig};
+use super::initial::{InitialNet, InitialNetError, initial_net};
 use super::optimizer::Optimizer;
 use super::run::{FitError, RunEnd, TrainingLoop};
 use crate::augment::Augment;
 use crate::data::{DataError, Dataset};
 use crate::device::set_threads;
+use crate::distil::Teachers;
 use crate::evaluate::{self, EvaluateError};
+use crate::label::TeacherError;
+use crate::loader::{self, Images};
 use crate::loss::Loss;
-use crate::net::Net;
+use crate::net::{Net, exec, statistics};
+use crate::replay::{Replay, ReplayError};
+use crate::size::Size;
 use crate::weights::{ModelDescription, ModelFile, WeightsError};
 
 /// Name of the file with the best weights, in the folder of a run.
@@ -41,6 +46,10 @@ pub enum SessionError {
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     Refused(#[from] RunRefused),
+    #[error(transparent)]
+    Teacher(Box<TeacherError>),
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
     #[error("{}: {source}", path.display())]
     Folder { path: PathBuf, source: std::io::Error },
 }
@@ -128,6 +137,8 @@ pub struct Session {
     pub shares: Vec<f64>,
     /// Assumptions about the data set, one sentence each, for display.
     pub notes: Vec<String>,
+    replay: Option<Arc<Replay>>,
+    teachers: Option<Arc<Teachers>>,
     device: Device,
     /// Prevents other processes from training in the folder.
     _lock: File,
@@ -180,6 +191,33 @@ fn data_change(dataset: &Dataset, progress: &Progress) -> DataChange {
     }
 }
 
+type Others = (Option<Arc<Replay>>, Option<Arc<Teachers>>);
+
+/// The replayed images and the teachers of a run.
+fn others(options: &FitOptions, dataset: &Dataset) -> Result<Others, SessionError> {
+    let teachers = Teachers::load(&options.distil, &dataset.classes);
+    let teachers = teachers.map_err(|error| SessionError::Teacher(error.into()))?;
+    let replay = options.replay.replay.as_deref();
+    let replay = replay.map(|path| Replay::open(path, &dataset.classes, teachers.is_some())).transpose()?;
+    Ok((replay.map(Arc::new), teachers.map(Arc::new)))
+}
+
+/// Number of images from which the statistics of batch norms are estimated.
+const STATISTICS_IMAGES: usize = 24;
+
+/// Sets the statistics of the batch norms to those of training images, evenly spread over the data set.
+fn estimate_statistics(initial: &mut InitialNet, dataset: &Dataset, input: Size) -> Result<(), SessionError> {
+    let (count, normalise) = (dataset.train.len(), initial.net.normalise);
+    let mut inputs = Vec::new();
+    for index in 0..count.min(STATISTICS_IMAGES) {
+        let pair = &dataset.train[index * count / count.min(STATISTICS_IMAGES)];
+        let image = loader::whole(dataset, pair, input).map_err(EvaluateError::Load)?;
+        inputs.push(exec::input(&loader::pack(&[image], input).rgb, &normalise, Device::Cpu));
+    }
+    statistics::estimate(&initial.net, &mut initial.params, inputs.into_iter());
+    Ok(())
+}
+
 fn device(config: &RunConfig) -> Result<Device, RunRefused> {
     config.fit.machine.device.device().map_err(|error| RunRefused::Device(error.to_string()))
 }
@@ -197,9 +235,17 @@ impl Session {
         if !problems.is_empty() {
             return Err(RunRefused::InvalidOptions(problems).into());
         }
-        if let Ok(data) = std::path::absolute(&config.data.data) {
-            // The run may be resumed from another working directory.
-            config.data.data = data;
+        // The run may be resumed from another working directory.
+        let mut paths = vec![&mut config.data.data];
+        paths.extend(&mut config.fit.replay.replay);
+        for teacher in &mut config.fit.distil.teachers {
+            paths.push(&mut teacher.model);
+            paths.extend(&mut teacher.map);
+        }
+        for path in paths {
+            if let Ok(absolute) = std::path::absolute(&path) {
+                *path = absolute;
+            }
         }
         let device = device(&config)?;
         config.fit.machine.threads = set_threads(config.fit.machine.threads);
@@ -215,7 +261,11 @@ impl Session {
         let shares = evaluate::class_shares(&dataset, &dataset.train, config.fit.machine.loader_threads.max(1))?;
         check_shares(&dataset, &shares)?;
         let options = &config.fit;
-        let initial = initial_net(&options.net, options.strategy, &dataset.classes, options.seed)?;
+        let (replay, teachers) = others(options, &dataset)?;
+        let mut initial = initial_net(&options.net, options.strategy, &dataset.classes, options.seed)?;
+        if initial.lacks_statistics {
+            estimate_statistics(&mut initial, &dataset, options.net.input)?;
+        }
         std::fs::create_dir_all(folder).map_err(|source| SessionError::Folder { path: folder.to_owned(), source })?;
         let lock = lock(folder)?;
         let params = initial.params.to_device(device);
@@ -236,7 +286,8 @@ impl Session {
         };
         config.fit.net.flavour = Some(about.flavour);
         let (folder, notes) = (folder.to_owned(), dataset.notes.clone());
-        Ok(Session { config, dataset, about, net: initial.net, state, folder, shares, notes, device, _lock: lock })
+        let net = initial.net;
+        Ok(Session { config, dataset, about, net, state, folder, shares, notes, replay, teachers, device, _lock: lock })
     }
 
     /// Resumes the run in `folder` from its last checkpoint; with `restart`, from epoch 1 with its current weights and the
@@ -273,9 +324,10 @@ impl Session {
             return Err(RunRefused::DataChanged { folder, root, change }.into());
         }
         let shares = evaluate::class_shares(&dataset, &dataset.train, options.machine.loader_threads.max(1))?;
+        let (replay, teachers) = others(options, &dataset)?;
         let notes = dataset.notes.clone();
         let folder = folder.to_owned();
-        Ok(Session { config, dataset, about, net, state, folder, shares, notes, device, _lock: lock })
+        Ok(Session { config, dataset, about, net, state, folder, shares, notes, replay, teachers, device, _lock: lock })
     }
 
     /// Trains to the end, or until `stop` is raised.
@@ -297,7 +349,11 @@ impl Session {
         let training = TrainingLoop {
             config: &self.config,
             about,
-            dataset: self.dataset.clone(),
+            images: Images {
+                dataset: self.dataset.clone(),
+                replay: self.replay.clone(),
+                teachers: self.teachers.clone(),
+            },
             net: &self.net,
             loss: Loss::new(&options.loss, &self.shares, self.device),
             device: self.device,

@@ -144,6 +144,15 @@ impl ClassMap {
         })
     }
 
+    /// Maps classes of the same name (ignoring case); others vote for void.
+    pub fn by_name(teacher: &[Label], classes: &[Label], weight: f64) -> Self {
+        let slots = Slots { classes: classes.len() };
+        let class_of = |label: &Label| classes.iter().position(|class| class.name.eq_ignore_ascii_case(&label.name));
+        let slot_of = |label| class_of(label).unwrap_or(slots.void()) as u8;
+        let weights = vec![weight as f32; slots.count()];
+        ClassMap { slots: teacher.iter().map(slot_of).collect(), weights, decides: vec![false; classes.len()] }
+    }
+
     /// The map in words.
     pub fn facts(&self, teacher: &[Label], classes: &[Label]) -> MapFacts {
         let slots = Slots { classes: classes.len() };

@@ -9,7 +9,7 @@ use maskcast::segment::onnx::Model;
 use maskcast::segment::scores::{PixelScores, Scored};
 use maskcast::segment::segmenter::OnnxSegmenter;
 use maskcast::segment::{ModelError, SegmentError};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::class_map::{ClassMap, ClassMapError, MapFacts};
@@ -19,7 +19,7 @@ use crate::data::Rgb8;
 use crate::size::Size;
 
 /// A model with its options, written `MODEL.onnx,map=FILE,weight=2`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TeacherSpec {
     pub model: PathBuf,
     /// The class map; `None` if the classes have the same names.
@@ -132,12 +132,33 @@ impl LoadedModel {
     /// # Errors
     /// The class map cannot be used.
     pub fn teacher(self, classes: &[Label]) -> Result<Teacher, TeacherError> {
-        let LoadedModel { spec: TeacherSpec { model: path, map, weight }, model, sha256 } = self;
-        let map = ClassMap::new(&path, &model.contract.labels, map.as_deref(), classes, weight)?;
+        let TeacherSpec { model: path, map, weight } = self.spec.clone();
+        let map = ClassMap::new(&path, &self.model.contract.labels, map.as_deref(), classes, weight)?;
+        Ok(self.mapped(path, map, classes))
+    }
+}
+
+impl LoadedModel {
+    /// The teacher for a data set with these classes, which may be others: classes are matched by name, and a class that the data
+    /// set does not have is void.
+    ///
+    /// # Errors
+    /// The class map cannot be used.
+    pub fn teacher_by_name(mut self, classes: &[Label]) -> Result<Teacher, TeacherError> {
+        if self.spec.map.is_some() {
+            return self.teacher(classes);
+        }
+        let map = ClassMap::by_name(&self.model.contract.labels, classes, self.spec.weight);
+        let model = std::mem::take(&mut self.spec.model);
+        Ok(self.mapped(model, map, classes))
+    }
+
+    fn mapped(self, path: PathBuf, map: ClassMap, classes: &[Label]) -> Teacher {
+        let LoadedModel { model, sha256, .. } = self;
         let input = Size::new(model.contract.input.width, model.contract.input.height);
         let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let facts = TeacherFacts { model: name, sha256, input, map: map.facts(&model.contract.labels, classes) };
-        Ok(Teacher { path, model, input, slots: Slots { classes: classes.len() }, map, facts })
+        Teacher { path, model, input, slots: Slots { classes: classes.len() }, map, facts }
     }
 }
 
@@ -181,7 +202,8 @@ impl Teacher {
         Ok(())
     }
 
-    fn scale_error(&self) -> impl Fn(opencv::Error) -> TeacherError {
+    /// For `map_err` on errors of OpenCV.
+    pub fn scale_error(&self) -> impl Fn(opencv::Error) -> TeacherError {
         |source| TeacherError::Scale { path: self.path.clone(), source }
     }
 
@@ -211,6 +233,52 @@ impl Teacher {
             }
         }
         Ok(())
+    }
+
+    /// The probabilities of the classes of the data set for the pixels of a whole image, `[classes, height, width]`, and their size,
+    /// which is that of the scores of the model. A model without scores gives its class the probability 1, or that of its output
+    /// `confidence`. Pixels whose probabilities add up to less than 1 have a class that is not in the data set.
+    ///
+    /// # Errors
+    /// The model cannot be run.
+    pub fn probabilities(
+        &self,
+        segmenter: &mut OnnxSegmenter,
+        rgb: &[u8],
+        size: Size,
+    ) -> Result<(Vec<f32>, Size), TeacherError> {
+        let mut scaled = Vec::new();
+        for view in ViewOptions::whole().views(size, self.input) {
+            scaled = view.cut(rgb, size, self.input).map_err(self.scale_error())?;
+        }
+        let run = segmenter.run_probabilities(&scaled);
+        let scored = run.map_err(|source| TeacherError::Run { path: self.path.clone(), source })?;
+        let of = Size::new(scored.width, scored.height);
+        let pixels = of.area();
+        let mut planes = vec![0.0f32; self.slots.classes * pixels];
+        match scored.scores {
+            PixelScores::Classes { classes, confidence } => {
+                for (pixel, &class) in classes.iter().enumerate() {
+                    let slot = usize::from(self.slot_of(class));
+                    if slot < self.slots.classes {
+                        planes[slot * pixels + pixel] = confidence.as_ref().map_or(1.0, |confidence| confidence[pixel]);
+                    }
+                }
+            }
+            PixelScores::Probabilities(all) => {
+                for (plane, &slot) in all.chunks_exact(pixels).zip(&self.map.slots) {
+                    if let Some(sums) = planes.chunks_exact_mut(pixels).nth(usize::from(slot)) {
+                        sums.iter_mut().zip(plane).for_each(|(sum, probability)| *sum += probability);
+                    }
+                }
+            }
+        }
+        Ok((planes, of))
+    }
+
+    /// How strongly the teacher counts beside others.
+    pub fn weight(&self) -> f32 {
+        self.map.weights.first().copied().unwrap_or(1.0)
     }
 
     /// The slot of a class of the model. Indices without a label are votes for no class.

@@ -90,6 +90,11 @@ pub struct ViewOptions {
 }
 
 impl ViewOptions {
+    /// One view: the whole image, stretched to the input as in the service.
+    pub fn whole() -> Self {
+        ViewOptions { flip: false, scales: vec![1.0], tiles: Vec::new(), keep_aspect: false }
+    }
+
     /// Returns a message for each invalid option.
     pub fn problems(&self) -> Vec<String> {
         let wrong = |scale: &&f64| !(0.25..=MOST as f64).contains(*scale);

@@ -115,6 +115,19 @@ impl Loss {
         parts.into_iter().sum()
     }
 
+    /// The divergence of the network from the probabilities of teachers: the Kullback-Leibler divergence at a temperature `T`, times
+    /// `T²`, so that its gradient does not depend on `T` (Hinton et al., 2015). `logits` are `[N, C, H, W]`, `probabilities` `[N, C, h,
+    /// w]` and `weights` `[N, h, w]`; the result is the mean over all pixels, in which pixels without weight count as 0.
+    pub fn distillation(logits: &Tensor, probabilities: &Tensor, weights: &Tensor, temperature: f64) -> Tensor {
+        let size = probabilities.size();
+        let small = logits.to_kind(Kind::Float).adaptive_avg_pool2d([size[2], size[3]]);
+        let own = (small / temperature).log_softmax(1, Kind::Float);
+        let soft = (probabilities + EPSILON).log() / temperature;
+        let soft = soft.log_softmax(1, Kind::Float);
+        let divergence = (soft.exp() * (&soft - own)).sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
+        (divergence * weights).mean(Kind::Float) * temperature * temperature
+    }
+
     /// The cross-entropy. `negative_log` is `[N, H, W]`.
     fn cross_entropy(&self, log_softmax: &Tensor, negative_log: &Tensor, labels: &Tensor) -> Tensor {
         let valid = labels.not_equal(i64::from(VOID));
@@ -205,6 +218,24 @@ mod tests {
         // Class 0: 2·0.75 / (1.25 + 1); class 1: 2·0.5 / (0.75 + 1).
         let expected = 1.0 - (1.5 / 2.25 + 1.0 / 1.75) / 2.0;
         assert!((value(&options(0.0, 1.0, 0.0)) - expected).abs() < 1e-5);
+    }
+
+    #[test]
+    fn distillation_is_the_divergence_at_the_temperature() {
+        let logits = Tensor::from_slice(&[2.0f32, 2.0, 0.0, 0.0]).reshape([1, 2, 1, 2]);
+        let at = |logits: &Tensor, weights: [f32; 2], temperature: f64| {
+            let weights = Tensor::from_slice(&weights).reshape([1, 1, 2]);
+            let teacher = Tensor::from_slice(&[0.8f32, 0.5, 0.2, 0.5]).reshape([1, 2, 1, 2]);
+            Loss::distillation(logits, &teacher, &weights, temperature).double_value(&[])
+        };
+        // The probabilities of the network are softmax(2, 0) = 0.8808, 0.1192.
+        let kl = 0.8 * (0.8f64 / 0.8808).ln() + 0.2 * (0.2f64 / 0.1192).ln();
+        assert!((at(&logits, [1.0, 0.0], 1.0) - kl / 2.0).abs() < 1e-3);
+        // At the temperature 2: those of the teacher are (2, 1) / 3, those of the network softmax(1, 0) = 0.7311, 0.2689.
+        let kl = 2.0 / 3.0 * (2.0 / 3.0f64 / 0.7311).ln() + 1.0 / 3.0 * (1.0 / 3.0f64 / 0.2689).ln();
+        assert!((at(&logits, [1.0, 0.0], 2.0) - 4.0 * kl / 2.0).abs() < 1e-3);
+        let same = Tensor::from_slice(&[0.8f32, 0.5, 0.2, 0.5]).log().reshape([1, 2, 1, 2]);
+        assert!(at(&same, [1.0, 1.0], 3.0).abs() < 1e-5);
     }
 
     #[test]

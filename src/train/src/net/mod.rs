@@ -4,6 +4,7 @@
 pub mod decoder;
 pub mod exec;
 pub mod params;
+pub mod statistics;
 
 use serde::{Deserialize, Serialize};
 

@@ -4,14 +4,11 @@ use std::path::{Path, PathBuf};
 
 use maskcast::frame::Label;
 
-use super::error::WeightsError;
 use super::model_file::ModelFile;
 
 /// Why two models cannot be averaged.
 #[derive(Debug, thiserror::Error)]
 pub enum AverageError {
-    #[error(transparent)]
-    Read(#[from] WeightsError),
     #[error(
         "{}: the model has another encoder, decoder or classes; only weights of the same network can be averaged",
         .0.display()
@@ -19,14 +16,13 @@ pub enum AverageError {
     OtherNetwork(PathBuf),
 }
 
-/// Averages the weights of a model with those of the one at `path`, which get `share`, 0 to 1 (Wortsman et al., *Robust
+/// Averages the weights of a model with those of another, which was read from `path`; they get `share`, 0 to 1 (Wortsman et al., *Robust
 /// fine-tuning of zero-shot models*, CVPR 2022: the average of a model before and after fine-tuning is better than both on other
 /// images).
 ///
 /// # Errors
-/// The other file cannot be read, or is of another network.
-pub fn average(model: &mut ModelFile, path: &Path, share: f64) -> Result<(), AverageError> {
-    let other = ModelFile::read(path)?;
+/// The other model is of another network.
+pub fn average(model: &mut ModelFile, other: &ModelFile, path: &Path, share: f64) -> Result<(), AverageError> {
     let (own, others) = (&model.description, &other.description);
     let names = |labels: &[Label]| labels.iter().map(|label| label.name.clone()).collect::<Vec<_>>();
     if (own.encoder, &own.decoder, own.normalise) != (others.encoder, &others.decoder, others.normalise)

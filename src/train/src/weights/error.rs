@@ -148,8 +148,8 @@ impl NotModel {
     fn hint(&self) -> &'static str {
         match self {
             NotModel::NotWeights(NotWeights::Onnx) => {
-                "an exported model has its batch norms folded and may be quantised, so that training cannot continue \
-                 from it; pass the .safetensors file that the trainer wrote in the same folder"
+                "pass best.safetensors of the run; `fit --init`, `adapt --from`, `export` and `weights average` also read ONNX \
+                 files that maskcast-train exported"
             }
             NotModel::NotWeights(_) => "pass the .safetensors file of a training run",
             NotModel::NoMetadata => "pass the weights of a classifier by `--weights FILE`",

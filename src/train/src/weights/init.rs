@@ -37,22 +37,20 @@ impl fmt::Display for InitReport {
     }
 }
 
-/// Loads the weights of the [`ModelFile`] at `path` into `net`, whose classes are `labels`. All weights of the encoder and the
-/// decoder are loaded, and those weights of the head whose class has the same name in both models (ignoring case). The
-/// weights of other classes in `params` are unchanged. After an error, all `params` are unchanged.
-///
-/// An exported ONNX file is refused: its batch norms are folded into the convolutions, so that their statistics, which
-/// training needs, are lost.
+/// Loads the weights of `model`, which was read from the file at `path`, into `net`, whose classes are `labels`. All weights of the
+/// encoder and the decoder are loaded, and those weights of the head whose class has the same name in both models (ignoring case).
+/// The weights of other classes in `params` are unchanged. After an error, all `params` are unchanged.
 ///
 /// # Errors
-/// The file is not a [`ModelFile`], or its network is a different one.
+/// The network of the model is a different one.
 pub fn init_from_model(
     net: &Net,
     params: &mut Params,
     labels: &[Label],
+    model: ModelFile,
     path: &Path,
 ) -> Result<InitReport, WeightsError> {
-    let ModelFile { description, params: old } = ModelFile::read(path)?;
+    let ModelFile { description, params: old } = model;
     let mut mismatches = Vec::new();
     if description.normalise != net.normalise {
         mismatches.push(Mismatch::Normalisation);

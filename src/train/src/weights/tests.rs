@@ -265,7 +265,7 @@ fn a_new_model_gets_the_weights_of_a_trained_one_and_of_the_classes_in_both() {
     let net = Encoder::EfficientnetLite0.unet(&small(), 4).unwrap();
     let mut params = Params::fresh(&net, 4);
     let fresh = params.copied();
-    let report = init_from_model(&net, &mut params, &labels, &path).unwrap();
+    let report = init_from_model(&net, &mut params, &labels, ModelFile::read(&path).unwrap(), &path).unwrap();
     assert_eq!((report.kept, report.fresh), (vec!["Car".into(), "sky".into()], vec!["tree".into(), "person".into()]));
     for name in ["encoder._conv_stem.weight", "decoder.1.1.bn.running_var"] {
         assert_eq!(params.get(name), old.params.get(name), "{name}");
@@ -287,7 +287,8 @@ fn a_trained_model_with_another_network_is_refused() {
     let expected = MisfitHint::Model { encoder: Encoder::EfficientnetLite0, flavour: Flavour::Lite, decoder: small() };
     let mismatches_of = |net: Net| {
         let mut params = Params::fresh(&net, 1);
-        let (mismatches, hint) = parts(init_from_model(&net, &mut params, &labels, &path).unwrap_err());
+        let (mismatches, hint) =
+            parts(init_from_model(&net, &mut params, &labels, ModelFile::read(&path).unwrap(), &path).unwrap_err());
         assert_eq!(hint, expected);
         mismatches
     };
