@@ -26,6 +26,7 @@
 //! | [`comparison`] | two models on the same labelled images: which is better, and the report of it |
 //! | [`view`] | the status of a running service, and the requests to change it |
 //! | [`stream`] | one stream: its stages and their supervision |
+//! | [`collect`] | frames that are collected for training |
 //! | [`history`] | events and minute means of shares in a database (SQLite) |
 //! | [`publish`] | outputs (GStreamer): RTSP, WebRTC, MJPEG, pushes, recordings, files |
 //! | [`capture`] | sources (GStreamer) |
@@ -58,6 +59,7 @@ pub mod base;
 
 pub mod access;
 pub mod capture;
+pub mod collect;
 pub mod commands;
 pub mod comparison;
 pub mod config;
