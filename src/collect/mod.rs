@@ -22,4 +22,5 @@ pub mod error;
 mod files;
 mod label_png;
 pub mod record;
+pub mod shared;
 pub mod store;

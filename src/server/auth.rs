@@ -5,7 +5,7 @@
 //! | request | required |
 //! | --- | --- |
 //! | the page's own files, `/healthz`, `/readyz`, logging in and out | nothing: they contain no data of streams |
-//! | comparisons of models | operator |
+//! | comparisons of models, collected frames | operator |
 //! | other `GET`, `HEAD`, `OPTIONS`; all methods of WHEP | viewer |
 //! | everything else | operator |
 //!
@@ -28,6 +28,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::app::{App, SharedApp};
 use super::client::Client;
+use super::collection::is_collection;
 use super::connection::ClientConnection;
 use super::problem::Problem;
 use super::{body, cookie, host};
@@ -55,7 +56,7 @@ pub(super) fn required_access(method: &Method, path: &str) -> RequiredAccess {
         cookie::PATH if *method == Method::POST => RequiredAccess::Public,
         cookie::PATH => RequiredAccess::OptionalIdentity,
         path if reads && is_page_file(path) => RequiredAccess::Public,
-        path if is_candidate(path) => RequiredAccess::Role(Role::Operator),
+        path if is_candidate(path) || is_collection(path) => RequiredAccess::Role(Role::Operator),
         _ if reads => RequiredAccess::Role(Role::Viewer),
         path if is_whep_method && path.starts_with("/whep/") => RequiredAccess::Role(Role::Viewer),
         _ => RequiredAccess::Role(Role::Operator),

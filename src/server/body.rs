@@ -6,13 +6,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use axum::extract::{ConnectInfo, FromRequest, Request};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Request};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::{Buf, Bytes};
 use hyper::body::{Frame, SizeHint};
 
+use super::collection;
 use super::connection::ClientConnection;
 use super::connection_limit::HttpConnectionPermit;
 use super::problem::Problem;
@@ -37,15 +38,20 @@ pub(super) async fn with_deadline(
     read(BODY_LIMIT, &peer.permit, request, next).await
 }
 
-pub(super) async fn read(limit: Duration, permit: &HttpConnectionPermit, request: Request, next: Next) -> Response {
+pub(super) async fn read(limit: Duration, permit: &HttpConnectionPermit, mut request: Request, next: Next) -> Response {
     let has_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
     if !has_body || request.body().is_end_stream() {
         return next.run(request).await;
     }
-    let too_large =
-        || refuse_and_close(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {MAX_BODY} bytes"));
-    if request.body().size_hint().lower() > MAX_BODY as u64 {
+    // Only operators get here with the path of a label.
+    let is_label = *request.method() == Method::PUT && collection::is_label(request.uri().path());
+    let most = if is_label { collection::MAX_LABEL } else { MAX_BODY };
+    let too_large = || refuse_and_close(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {most} bytes"));
+    if request.body().size_hint().lower() > most as u64 {
         return too_large();
+    }
+    if is_label {
+        DefaultBodyLimit::max(most).apply(&mut request);
     }
     let (parts, body) = request.into_parts();
     permit.set_waiting();

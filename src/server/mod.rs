@@ -8,6 +8,7 @@
 //! | `/api/v1/…` | streams, their settings, overlay and masks, models and version (`api`, `change`, `overlay`, `model`) |
 //! | `/api/v1/openapi.json`, `/api/docs` | the OpenAPI document, made from the code, and a page that shows it (`openapi`) |
 //! | `/api/v1/streams/NAME/recordings`, `…/FILE` | recordings (`recordings`) |
+//! | `/api/v1/streams/NAME/collection`, `…/ID/…` | frames that were collected for training (`collection`) |
 //! | `/api/v1/events`, `/api/v1/streams/NAME/history` | the history (`events`, `history`) |
 //! | `/api/v1/session` | logging in and out (`session`) |
 //! | `/mjpeg/NAME`, `/api/v1/streams/NAME/snapshot.jpg` | live JPEG frames (`mjpeg`) |
@@ -54,6 +55,7 @@ mod body;
 mod candidates;
 mod change;
 mod client;
+mod collection;
 mod connection;
 mod connection_limit;
 mod cookie;

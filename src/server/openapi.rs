@@ -16,8 +16,8 @@ use utoipa_axum::routes;
 
 use super::problem::{Fault, ProblemDocument};
 use super::{
-    SharedApp, api, candidates, change, drift, events, history, live, mjpeg, model, overlay, page, recordings, session,
-    typed, whep,
+    SharedApp, api, candidates, change, collection, drift, events, history, live, mjpeg, model, overlay, page,
+    recordings, session, typed, whep,
 };
 
 #[derive(OpenApi)]
@@ -30,6 +30,7 @@ use super::{
         (name = "live", description = "Masks and events as they occur, by WebSocket or as server-sent events."),
         (name = "webrtc", description = "Watching a stream by WebRTC (WHEP)."),
         (name = "recordings", description = "The recordings of a stream."),
+        (name = "collection", description = "Frames that a stream has collected for training, and their labels. For operators."),
         (name = "events", description = "The events of rules, and the shares of the classes minute by minute."),
         (name = "model", description = "The segmentation models. Each stream uses one."),
         (name = "session", description = "Login sessions of browsers."),
@@ -44,6 +45,11 @@ pub(super) fn routes() -> OpenApiRouter<SharedApp> {
     // A login has two short strings: its body has a lower limit than others.
     let sessions =
         routes!(session::login, session::show, session::logout).layer(DefaultBodyLimit::max(session::MAX_LOGIN));
+    let pictures = OpenApiRouter::new()
+        .routes(routes!(collection::image))
+        .routes(routes!(collection::proposal))
+        .routes(routes!(collection::label, collection::save_label))
+        .route_layer(middleware::from_fn(page::not_modified));
     OpenApiRouter::with_openapi(Api::openapi())
         .routes(routes!(api::streams, change::add))
         .routes(routes!(api::stream, change::change, change::remove))
@@ -58,6 +64,9 @@ pub(super) fn routes() -> OpenApiRouter<SharedApp> {
         .routes(routes!(whep::candidates, whep::leave))
         .routes(routes!(recordings::list))
         .routes(routes!(recordings::download, recordings::remove))
+        .routes(routes!(collection::list))
+        .routes(routes!(collection::show, collection::decide))
+        .merge(pictures)
         .routes(routes!(events::list))
         .routes(routes!(events::show))
         .routes(routes!(events::start_snapshot))
