@@ -7,7 +7,10 @@ const CHANGE_LIMIT_MS = 20_000;
 let token = null;
 let renew = async () => {};
 
-/** Dispatches the event "closed" when a response has status 401: the session has ended. */
+/**
+ * Dispatches the event "closed" when a response has status 401: the session has ended. The page dispatches "connected" when the
+ * service responds again, and when a user has logged in.
+ */
 export const door = new EventTarget();
 
 /** An error response (RFC 9457), or no response (`status` is 0). */
@@ -37,7 +40,7 @@ export function whenForbidden(action) {
   renew = action;
 }
 
-/** Sends a request. Returns a response with status 2xx, throws a [Refusal] otherwise. */
+/** Sends a request. `limit` is its time limit in milliseconds. Returns a response with status 2xx, throws a [Refusal] otherwise. */
 export async function request(method, path, options = {}) {
   const sent = token;
   try {
@@ -50,8 +53,8 @@ export async function request(method, path, options = {}) {
   }
 }
 
-async function send(method, path, { body, type = "application/json", keepalive = false, quiet = false }) {
-  const headers = {};
+async function send(method, path, { body, type = "application/json", headers: added = {}, limit, keepalive = false, quiet = false }) {
+  const headers = { ...added };
   if (body !== undefined) headers["Content-Type"] = type;
   if (token !== null && method !== "GET") headers["X-CSRF-Token"] = token;
   let response;
@@ -62,7 +65,7 @@ async function send(method, path, { body, type = "application/json", keepalive =
       keepalive,
       cache: "no-store",
       body: body === undefined ? undefined : type === "application/json" ? JSON.stringify(body) : body,
-      signal: AbortSignal.timeout(method === "GET" ? GET_LIMIT_MS : CHANGE_LIMIT_MS),
+      signal: AbortSignal.timeout(limit ?? (method === "GET" ? GET_LIMIT_MS : CHANGE_LIMIT_MS)),
     });
   } catch (error) {
     throw new Refusal(0, error.name === "TimeoutError" ? "Maskcast did not respond in time" : "no connection to Maskcast");

@@ -2,7 +2,8 @@
  * The page polls /api/v1/streams once a second. Only streams that are visible are connected, because the service does not
  * draw or encode a stream that has no viewers.
  */
-import { getJson } from "./api.js";
+import { door, getJson } from "./api.js";
+import * as collection from "./collection.js";
 import * as detail from "./detail.js";
 import { announce, byId, complain, make, setText } from "./dom.js";
 import { addStream } from "./editor.js";
@@ -34,29 +35,42 @@ const isOpen = () => session.session.state === "open";
 
 function show() {
   const closed = session.session.state === "closed";
-  const view = closed ? "login" : !known ? "loading" : detail.current() ? "detail" : "grid";
+  const view = closed ? "login" : !known ? "loading" : collection.current() ? "collection" : detail.current() ? "detail" : "grid";
   if (document.body.dataset.view === view) return;
   document.body.dataset.view = view;
-  for (const name of ["grid", "detail"]) byId(name).hidden = view !== name;
+  for (const name of ["grid", "detail", "collection"]) byId(name).hidden = view !== name;
   if (view === "login") session.openLogin();
   else byId("login").hidden = true;
 }
 
-/** The stream that the address names; an address with a malformed % sequence is taken as it is. */
-function streamInAddress() {
-  const name = window.location.hash.replace(/^#\/?/, "");
+/** A part of the address; one with a malformed % sequence is taken as it is. */
+function decoded(part) {
   try {
-    return decodeURIComponent(name);
+    return decodeURIComponent(part);
   } catch {
-    return name;
+    return part;
   }
 }
 
-/** Shows the view that the address names: `#/NAME` is one stream, everything else is the grid. */
+/**
+ * Shows the view that the address names: `#/NAME` is one stream, `#/NAME/collection` and `#/NAME/collection/ID` its collected
+ * frames, everything else is the grid.
+ */
 function route() {
   if (!isOpen() || !known) return;
-  const name = streamInAddress();
+  const [name, view, frame] = window.location.hash.replace(/^#\/?/, "").split("/").map(decoded);
   const card = cards.get(name);
+  if (card && view === "collection" && session.session.mayOperate()) {
+    detail.close();
+    const isNew = collection.current() !== name;
+    collection.open(name, frame);
+    show();
+    if (isNew && !frame) byId("collection-title").focus({ preventScroll: true });
+    showTitle();
+    assign();
+    return;
+  }
+  collection.close();
   if (name !== "" && !card) {
     complain(`There is no stream named ${name}`);
     window.history.replaceState(null, "", "#/");
@@ -77,13 +91,13 @@ function route() {
 
 function showTitle() {
   const away = [...cards.values()].filter((card) => card.report?.state === "offline").length;
-  const name = detail.current()?.name;
+  const name = detail.current()?.name ?? collection.current();
   document.title = `${away && isOpen() ? `(${away} offline) ` : ""}${name ? `${name} · ` : ""}Maskcast`;
 }
 
 /** Connects the visible streams and disconnects all others. */
 function assign() {
-  const wanted = document.visibilityState === "visible" && connected === true && isOpen() && !recordings.isPlaying();
+  const wanted = document.visibilityState === "visible" && connected === true && isOpen() && !recordings.isPlaying() && !collection.current();
   const one = detail.current();
   const isWanted = (card) => wanted && card.report?.state !== "starting" && (one ? card === one : card.isVisible);
   // First disconnect, so that connections are free: browsers limit their number.
@@ -130,7 +144,8 @@ function showStreams(streams) {
   grid.showStreams(streams);
   known = true;
   setConnected(true);
-  if (detail.current() && !cards.has(detail.current().name)) window.location.hash = "#/";
+  const name = detail.current()?.name ?? collection.current();
+  if (name && !cards.has(name)) window.location.hash = "#/";
   if (isFirst) {
     route();
     // The form, which had the focus, is hidden.
@@ -193,6 +208,7 @@ function setConnected(now) {
   if (now === false) announce("Connection lost, trying again");
   else if (connected === false) announce("Connected again");
   connected = now;
+  if (now) door.dispatchEvent(new Event("connected"));
   greeted &&= now;
   document.body.classList.toggle("lost", !now);
   if (!now) {
@@ -219,6 +235,7 @@ document.addEventListener("keydown", (event) => {
     if (!isTyping(event.target) && grid.onKey(event)) event.preventDefault();
     return;
   }
+  if (view === "collection" && !isTyping(event.target) && collection.onKey(event)) event.preventDefault();
   if (view !== "detail") return;
   if (zones.onKey(event)) return;
   if (event.key === "Escape") {
@@ -251,9 +268,11 @@ session.session.addEventListener("change", () => {
   if (isOpen()) {
     cameIn = document.body.dataset.view === "login";
     poll();
+    door.dispatchEvent(new Event("connected"));
   } else {
     // The next user may not be allowed to see the streams.
     detail.close();
+    collection.close();
     grid.showStreams([]);
     [known, greeted] = [false, false];
   }

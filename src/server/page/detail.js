@@ -80,6 +80,9 @@ export function update() {
   step(byId("previous"), names[at - 1]);
   step(byId("next"), names[at + 1]);
   byId("steps").hidden = names.length < 2;
+  const collects = session.mayOperate() && Boolean(report.config?.collect);
+  byId("collection-open").hidden = !collects;
+  if (collects) byId("collection-open").href = `#/${encodeURIComponent(shown.name)}/collection`;
   byId("edit").hidden = byId("remove").hidden = !session.mayOperate() || !report.config;
   recordings.setRecorded(Boolean(report.config?.record?.dir));
 }
