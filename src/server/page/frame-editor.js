@@ -64,6 +64,7 @@ export async function open(stream, record, classes) {
     revision: draft?.revision ?? revision,
   });
   shown = { stream, record, classes, image: picture, saver };
+  byId("frame-editor").dataset.frame = id;
   saver.addEventListener("state", () => onState(stream, id, saver));
   saver.addEventListener("conflict", ({ detail }) => onConflict(saver, detail));
   saver.addEventListener("record", ({ detail }) => {
@@ -85,6 +86,7 @@ export function close() {
   if (!shown) return;
   const { stream, record, saver } = shown;
   [shown, other] = [null, null];
+  delete byId("frame-editor").dataset.frame;
   editor.close();
   if (byId("label-conflict").open) byId("label-conflict").close();
   if (saver.isSaved || saver.state === "conflict" || saver.state === "refused") {
@@ -188,8 +190,8 @@ function showState() {
   for (const input of document.querySelectorAll("input[name=label-shown]")) input.checked = input.value === editor.shown;
 }
 
-for (const [tool, { key, name }] of Object.entries(TOOLS)) {
-  const button = make("button", { type: "button", className: "button", dataset: { tool }, title: `${name} (${key.toUpperCase()})` }, name);
+for (const [tool, { key, name, help }] of Object.entries(TOOLS)) {
+  const button = make("button", { type: "button", className: "button", dataset: { tool }, title: `${help} (${key.toUpperCase()})` }, name);
   button.addEventListener("click", () => {
     editor.setTool(tool);
     canvas.focus({ preventScroll: true });

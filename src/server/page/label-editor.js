@@ -8,13 +8,13 @@ import { PointerControl, isPenEraser, pressureOf } from "./label-pointer.js";
 import { LabelView } from "./label-view.js";
 
 export const TOOLS = {
-  brush: { key: "b", name: "Brush" },
-  eraser: { key: "e", name: "Eraser (void)" },
-  polygon: { key: "p", name: "Polygon" },
-  fill: { key: "f", name: "Fill region" },
-  superpixel: { key: "s", name: "Fill superpixel" },
-  pick: { key: "i", name: "Pick class" },
-  pan: { key: "h", name: "Move" },
+  brush: { key: "b", name: "Brush", help: "Draw with the class" },
+  eraser: { key: "e", name: "Eraser", help: "Draw void: pixels that are not used for training" },
+  polygon: { key: "p", name: "Polygon", help: "Click its corners; a click on the first one fills it" },
+  fill: { key: "f", name: "Region", help: "Fill the connected region of one class" },
+  superpixel: { key: "s", name: "Superpixel", help: "Fill a region of similar colour" },
+  pick: { key: "i", name: "Pick", help: "Take the class of a pixel" },
+  pan: { key: "h", name: "Move", help: "Move the frame" },
 };
 
 /** Diameters of the brush, in pixels of the frame. */
@@ -36,7 +36,6 @@ export class LabelEditor extends EventTarget {
   #proposal = null;
   #classes = [];
   #tool = "brush";
-  /** The tool before a class was picked with Alt. */
   #size = SIZES.indexOf(18);
   #value = 0;
   #cursor = null;
@@ -97,6 +96,7 @@ export class LabelEditor extends EventTarget {
 
   close() {
     this.#worker?.terminate();
+    this.#view.close();
     this.#image?.close();
     [this.#worker, this.#parts, this.#last, this.#corners, this.#mask, this.#image] = [null, null, null, [], null, null];
   }

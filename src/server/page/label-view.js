@@ -60,6 +60,13 @@ export class LabelView {
     this.update();
   }
 
+  /** Shows nothing. */
+  close() {
+    [this.#image, this.#mask, this.#proposal, this.#edges, this.#changed] = [null, null, null, null, null];
+    this.#context.setTransform(1, 0, 0, 1, 0, 0);
+    this.#context.clearRect(0, 0, this.#canvas.width, this.#canvas.height);
+  }
+
   /** Sets what is drawn. */
   show(what) {
     if (what === this.#shown) return;
