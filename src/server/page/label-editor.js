@@ -49,6 +49,8 @@ export class LabelEditor extends EventTarget {
   #parts = null;
   #worker = null;
   #panFrom = null;
+  /** The last place of a pointer that only moves. */
+  #hovered = null;
 
   /** `canvas` is focusable, and has the keys of the editor. */
   constructor(canvas) {
@@ -288,6 +290,7 @@ export class LabelEditor extends EventTarget {
     if (!this.#mask) return;
     this.#endLine();
     this.#byKeys = false;
+    this.#hovered = `${event.clientX} ${event.clientY}`;
     const at = this.#view.placeOf(event);
     this.#cursor = at;
     if (this.#tool === "pan") this.#panFrom = this.#view.pointOf(event);
@@ -299,7 +302,7 @@ export class LabelEditor extends EventTarget {
   #onMove(event) {
     if (!this.#mask) return;
     const at = this.#view.placeOf(event);
-    this.#cursor = at;
+    [this.#cursor, this.#hovered] = [at, `${event.clientX} ${event.clientY}`];
     if (this.#panFrom) {
       const now = this.#view.pointOf(event);
       this.#view.pan([now[0] - this.#panFrom[0], now[1] - this.#panFrom[1]]);
@@ -317,8 +320,11 @@ export class LabelEditor extends EventTarget {
   }
 
   #onHover(event) {
-    this.#byKeys = false;
-    if (event) this.#cursor = this.#view.placeOf(event);
+    // Browsers also report a pointer that rests when the page below it changes: the cursor of the keys stays then.
+    const place = event && `${event.clientX} ${event.clientY}`;
+    if (!place || place === this.#hovered) return;
+    [this.#hovered, this.#byKeys] = [place, false];
+    this.#cursor = this.#view.placeOf(event);
     this.#view.redraw();
   }
 
