@@ -300,6 +300,11 @@ mod tests {
             assert_eq!(required_access(&method, "/api/v1/streams/gate"), RequiredAccess::Role(Role::Operator));
         }
         assert_eq!(required_access(&Method::PUT, "/whep/gate"), RequiredAccess::Role(Role::Operator));
+        // Collected frames are not redacted.
+        for path in ["/api/v1/streams/gate/collection", "/api/v1/streams/gate/collection/20260101T000000000Z/image.jpg"]
+        {
+            assert_eq!(required_access(&Method::GET, path), RequiredAccess::Role(Role::Operator), "{path}");
+        }
         assert_eq!(required_access(&Method::POST, "/api/v1/session"), RequiredAccess::Public);
         assert_eq!(required_access(&Method::DELETE, "/api/v1/session"), RequiredAccess::OptionalIdentity);
         assert_eq!(required_access(&Method::from_bytes(b"BREW").unwrap(), "/"), RequiredAccess::Role(Role::Operator));

@@ -18,6 +18,7 @@ use crate::publish::outputs::StreamOutputs;
 use crate::segment::placement::{Placement, ProviderShare};
 use crate::view::{ModelChangeRequest, ModelChangeState, ModelView, NamedModel, StreamView};
 
+mod collection;
 mod limits;
 mod live;
 mod metrics;
