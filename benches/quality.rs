@@ -265,6 +265,7 @@ fn measure(clip: &Path, name: &str, bits: Option<f64>, model: &Arc<Model>, argum
         status: Arc::clone(&status),
         zones: Arc::default(),
         mask_sinks: Vec::new(),
+        tap: None,
     };
     let stream = Stream::start(parts, &pool)?;
     let started = Instant::now();

@@ -82,7 +82,8 @@ fn dashboard_and_alerts_use_existing_metrics() {
          [[stream.zone]]\nname = \"left\"\npolygon = [[0, 0], [0.5, 0], [0.5, 1], [0, 1]]\n\
          [[stream.rule]]\nname = \"red\"\nclasses = [\"red\"]\nzone = \"left\"\n\
          [[stream.push]]\nurl = \"rtsp://127.0.0.1:9/gate\"\n\
-         [[stream.sink]]\ntype = \"jsonl\"\npath = \"masks.jsonl\"\n",
+         [[stream.sink]]\ntype = \"jsonl\"\npath = \"masks.jsonl\"\n\
+         [stream.collect]\nfolder = \"frames\"\n",
         &[("STATE_DIRECTORY", state.to_str().unwrap())],
     );
     service.program.wait_for_message("ready");

@@ -7,6 +7,7 @@ pub mod output;
 pub mod atomic_file;
 pub mod bounded;
 pub mod clock;
+pub mod collect_status;
 pub mod database_file;
 pub mod default_context;
 pub mod descriptors;

@@ -17,10 +17,15 @@
 //! The records are authoritative: lists are written from them. Every file is replaced in one step
 //! ([`crate::base::atomic_file`]).
 
+mod chooser;
 mod class_map;
+pub mod collector;
 pub mod error;
+mod eviction;
 mod files;
 mod label_png;
+mod picture;
 pub mod record;
-pub mod shared;
 pub mod store;
+pub mod stream_collection;
+mod thumbnail;

@@ -28,6 +28,8 @@ const MOST_OF_A_MILLISECOND: u32 = 999;
 pub struct Collection {
     files: Files,
     content: Mutex<Content>,
+    /// Kept apart, so that readers of metrics do not wait for the disk.
+    size: Mutex<CollectionSize>,
 }
 
 #[derive(Debug)]
@@ -98,9 +100,13 @@ impl Collection {
         files.create()?;
         let (frames, problems) = files.read()?;
         let classes = read_classes(&files, frames.values().any(|frame| frame.record.has_pictures()))?;
-        let collection = Collection { files, content: Mutex::new(Content { frames, classes, problems }) };
+        let collection =
+            Collection { files, content: Mutex::new(Content { frames, classes, problems }), size: Mutex::default() };
         collection.forget_old(Timestamp::now());
-        collection.files.write_lists(&collection.content.lock().frames)?;
+        let content = collection.content.lock();
+        collection.files.write_lists(&content.frames)?;
+        collection.measure(&content);
+        drop(content);
         Ok(collection)
     }
 
@@ -132,9 +138,12 @@ impl Collection {
         self.content.lock().classes.labels()
     }
 
-    /// Frames by state, and the size of the collection.
+    /// Frames by state, and the size of the collection. Does not wait for the disk.
     pub fn size(&self) -> CollectionSize {
-        let content = self.content.lock();
+        *self.size.lock()
+    }
+
+    fn measure(&self, content: &Content) {
         let mut size = CollectionSize::default();
         for frame in content.frames.values() {
             size.bytes += frame.bytes;
@@ -146,7 +155,7 @@ impl Collection {
                 FrameState::Discarded => size.discarded += 1,
             }
         }
-        size
+        *self.size.lock() = size;
     }
 
     /// The number of frames that were captured at `since` or later, also those that were discarded since.
@@ -258,6 +267,7 @@ impl Collection {
             self.files.remove(&id);
             return Err(error);
         }
+        self.measure(&content);
         Ok(record)
     }
 
@@ -313,6 +323,7 @@ impl Collection {
             Err(SaveError::Collection(error)) if error.is_full_disk() => {
                 content.frames.remove(id);
                 self.files.remove(id);
+                self.measure(&content);
                 Ok(true)
             }
             Err(SaveError::Collection(error)) => Err(error),
@@ -330,6 +341,7 @@ impl Collection {
             }
             !is_old
         });
+        self.measure(&content);
     }
 
     fn unknown(&self, id: &FrameId) -> CollectionError {
@@ -367,6 +379,7 @@ impl Collection {
         }
         frame.bytes = self.files.size(&id);
         content.frames.insert(id, frame);
+        self.measure(content);
         Ok(record)
     }
 }

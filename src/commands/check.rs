@@ -42,6 +42,8 @@ pub fn check(path: &Path) -> Result<(), Failure> {
     }
     let mut warnings: Vec<String> =
         readable_passwords(path).into_iter().chain(config.streams.iter().filter_map(records)).collect();
+    warnings.extend(config.streams.iter().filter_map(collection_folder));
+    warnings.extend(config.streams.iter().filter_map(unredacted_collection));
     warnings.extend(config.streams.iter().filter_map(|stream| unredacted_twin(stream, &config.streams)));
     let labels: Vec<Label> = models.iter().flat_map(|(_, model)| model.contract.labels.iter().cloned()).collect();
     warnings.extend(unused_names(&config, Some(&labels)));
@@ -76,6 +78,9 @@ pub fn check(path: &Path) -> Result<(), Failure> {
             stream.name
         );
         println!("           {}", visible(stream, has_scores(stream)));
+        if let Some(line) = collects(stream) {
+            println!("           {line}");
+        }
         for push in &stream.push {
             println!("           pushed to {}", push.target.label());
         }
@@ -172,6 +177,35 @@ fn visible(stream: &StreamConfig, has_scores: bool) -> String {
     format!("unredacted pixels leave by {}", outputs.join(", "))
 }
 
+/// Where the frames of a stream are collected, or why not.
+fn collects(stream: &StreamConfig) -> Option<String> {
+    let collect = stream.collect.as_ref()?;
+    let folder = collect.folder_of(&stream.name);
+    Some(match (&stream.redact, stream.collects()) {
+        (_, None) => "collects no frames: they would show what [stream.redact] hides (collect.allow_redacted)".into(),
+        (None, _) => format!("collects up to {} frames a day in {}", collect.per_day, folder.display()),
+        (Some(_), _) => format!("collects up to {} UNREDACTED frames a day in {}", collect.per_day, folder.display()),
+    })
+}
+
+/// A warning when frames cannot be collected by this user. The service continues without them.
+fn collection_folder(stream: &StreamConfig) -> Option<String> {
+    let folder = &stream.collects()?.folder;
+    let (who, error) = unwritable(folder)?;
+    Some(format!("stream[{}].collect.folder: {} cannot be written{who}: {error}", stream.name, folder.display()))
+}
+
+/// A warning when a stream with redaction stores unredacted frames.
+fn unredacted_collection(stream: &StreamConfig) -> Option<String> {
+    let collect = stream.collects().filter(|_| stream.redact.is_some())?;
+    let folder = collect.folder_of(&stream.name);
+    Some(format!(
+        "stream[{}].collect.allow_redacted: frames with everything that [stream.redact] hides are stored in {}",
+        stream.name,
+        folder.display()
+    ))
+}
+
 /// A warning when a stream shows the source that another one redacts.
 fn unredacted_twin(stream: &StreamConfig, streams: &[StreamConfig]) -> Option<String> {
     let redacts = |other: &&StreamConfig| other.redact.is_some() && other.source.uri.has_same_host(&stream.source.uri);
@@ -183,9 +217,15 @@ fn unredacted_twin(stream: &StreamConfig, streams: &[StreamConfig]) -> Option<St
 /// A warning when recordings cannot be written by this user. The service continues without them.
 fn records(stream: &StreamConfig) -> Option<String> {
     let dir = &stream.record.as_ref()?.dir;
+    let (who, error) = unwritable(dir)?;
+    Some(format!("stream[{}].record.dir: {} cannot be written{who}: {error}", stream.name, dir.display()))
+}
+
+/// Why a folder, which may not exist yet, cannot be written, and for whom.
+fn unwritable(folder: &Path) -> Option<(&'static str, std::io::Error)> {
     // The folder is made when it is needed; here nothing is left behind.
-    let there = dir.ancestors().find(|folder| folder.exists())?;
+    let there = folder.ancestors().find(|folder| folder.exists())?;
     let error = tempfile::tempfile_in(there).err()?;
     let who = if error.kind() == ErrorKind::PermissionDenied { " by this user" } else { "" };
-    Some(format!("stream[{}].record.dir: {} cannot be written{who}: {error}", stream.name, dir.display()))
+    Some((who, error))
 }

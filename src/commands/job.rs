@@ -91,6 +91,7 @@ pub fn run(job: SegmentJob<'_>, stop: &Stop, mut progress: impl FnMut(&Status)) 
         overlay_state,
         zones: Arc::default(),
         mask_sinks: std::iter::once(counter).chain(on_mask).collect(),
+        tap: None,
     };
     let started = Instant::now();
     let stream = Stream::start(parts, &pool).map_err(Failure::usage)?;

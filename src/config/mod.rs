@@ -11,6 +11,7 @@ pub use crate::frame::Rgb;
 mod allowed;
 mod array;
 mod checks;
+mod collect;
 mod credentials;
 mod crop;
 mod devices;
@@ -60,6 +61,7 @@ mod tests;
 
 pub use crate::base::secret::Secret;
 pub use allowed::{ApiSources, HostError, SourceHost, SourceRefusal, is_internal};
+pub use collect::CollectConfig;
 pub use credentials::Credentials;
 pub use crop::CropArea;
 pub use devices::Devices;

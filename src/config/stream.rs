@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use utoipa::ToSchema;
 
+use super::collect::CollectConfig;
 use super::credentials::{PasswordAlone, combine};
 use super::crop::CropArea;
 use super::document::Section;
@@ -44,8 +45,8 @@ pub enum Show {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MasksWhen {
-    /// While something uses the masks: a viewer, a recording, a push, a zone, a rule, a mask sink, an API client, MQTT or
-    /// redaction.
+    /// While something uses the masks: a viewer, a recording, a push, a zone, a rule, a mask sink, an API client, MQTT,
+    /// redaction, or the collection of frames.
     #[default]
     Auto,
     /// For as long as frames come, for example for the shares in the history.
@@ -135,6 +136,9 @@ pub struct StreamConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-api" = "never"))]
     pub redact: Option<RedactConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-api" = "never"))]
+    pub collect: Option<CollectConfig>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend(
         "x-help" = "write [[stream.push]], with two brackets, and below it url = \"…\"",
@@ -158,6 +162,11 @@ impl StreamConfig {
         self != other
             && *other == StreamConfig { overlay, masks, mask_rate, gate, priority, zones, rules, ..self.clone() }
             && self.recorded_rules().eq(other.recorded_rules())
+    }
+
+    /// How its frames are collected; `None` as well for a stream with `[stream.redact]`, unless `collect.allow_redacted` is set.
+    pub fn collects(&self) -> Option<&CollectConfig> {
+        self.collect.as_ref().filter(|collect| self.redact.is_none() || collect.allow_redacted)
     }
 
     /// The rules whose events are recorded.
@@ -212,6 +221,9 @@ impl StreamConfig {
         } else if let Some(i) = self.rules.iter().position(|rule| rule.record) {
             let help = Some("add [stream.record] with dir = \"…\" and when = \"event\"");
             section.element("rule", i).fail("record", "the stream has no [stream.record]", help);
+        }
+        if let Some(collect) = &self.collect {
+            collect.check(self.record.as_ref().map(|record| record.dir.as_path()), &section.section("collect"));
         }
         zone::check_all(&self.zones, section);
         self.check_crop(section);
@@ -280,6 +292,7 @@ pub fn defaults_stream(name: &str, source: SourceSpec) -> StreamConfig {
         drift: DriftConfig::default(),
         record: None,
         redact: None,
+        collect: None,
         push: Vec::new(),
         sinks: Vec::new(),
     }

@@ -26,6 +26,8 @@ pub struct Probable {
     pub pixels: Vec<bool>,
     /// The mean probability of the most probable class of a pixel, × 255.
     pub confidence: u8,
+    /// The mean difference between the probabilities of the two most probable classes of a pixel, × 65535.
+    pub margin: u16,
 }
 
 /// The class of pixels that the model did not see, because they are outside of the crop of the stream. No model has a label for it:

@@ -142,7 +142,7 @@ mod tests {
     }
 
     fn model(bytes: &'static [u8]) -> ModelFile {
-        ModelFile { bytes: bytes.into(), structure: Structure::default(), external: Vec::new() }
+        ModelFile { bytes: bytes.into(), structure: Structure::default(), external: Vec::new(), sha256: "".into() }
     }
 
     #[test]

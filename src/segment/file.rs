@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 mod foreign;
 pub mod structure;
@@ -83,6 +84,8 @@ pub struct ModelFile {
     pub structure: Structure,
     /// Weights in files beside the model.
     pub external: Vec<ExternalWeights>,
+    /// SHA-256 of the `.onnx` file as it was read, in hexadecimal digits.
+    pub sha256: Arc<str>,
 }
 
 /// The content of a weight file. ONNX Runtime would map the file instead: a program that overwrites it would then end this
@@ -108,7 +111,8 @@ pub fn read(path: &Path) -> Result<ModelFile, ModelFileProblem> {
     if bytes.len() as u64 != length {
         return Err(ModelFileProblem::Truncated);
     }
-    Ok(ModelFile { bytes: bytes.into(), structure, external })
+    let sha256 = hex::encode(Sha256::digest(&bytes)).into();
+    Ok(ModelFile { bytes: bytes.into(), structure, external, sha256 })
 }
 
 /// The paths of the weight files of the model at `path`; empty when the model cannot be read.

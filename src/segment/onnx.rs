@@ -127,6 +127,11 @@ impl Model {
         Model { refused, ..self }
     }
 
+    /// SHA-256 of its file, in hexadecimal digits.
+    pub fn sha256(&self) -> &str {
+        &self.file.sha256
+    }
+
     /// Whether the windows of the first convolution of the model are made without ONNX Runtime.
     pub fn has_own_stem(&self) -> bool {
         self.own_steps.stem.is_some()

@@ -31,7 +31,7 @@ mod share;
 mod shared;
 mod worker;
 
-pub use inference_queue::{InferenceOutput, InferenceQueue, Matched, NoMask, Request};
+pub use inference_queue::{InferenceOutput, InferenceQueue, MaskTap, Matched, NoMask, Request};
 pub use share::ModelShare;
 pub use shared::{Factory, ModelBanner, PoolStats};
 

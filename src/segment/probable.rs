@@ -81,8 +81,8 @@ pub(super) fn probable(
     let images = scores.chunks_exact(width * height * classes);
     let read = |(scores, bias): (&[f32], &Option<&ClassBias>)| -> Option<Box<Probable>> {
         let bias = (*bias)?;
-        let (pixels, confidence) = image(scores, steps, classes, &wanted(bias, labels), bias.bias);
-        Some(Box::new(Probable { width, height, pixels, confidence }))
+        let (pixels, certainty) = image(scores, steps, classes, &wanted(bias, labels), bias.bias);
+        Some(Box::new(certainty.probable(width, height, pixels)))
     };
     Ok(images.zip(biases).map(read).collect())
 }
@@ -96,8 +96,8 @@ fn probable_bytes(
     let &QuantisedLogits { bytes, rows: height, columns: width, classes, scale } = logits;
     let read = |(bytes, bias): (&[u8], &Option<&ClassBias>)| -> Option<Box<Probable>> {
         let bias = (*bias)?;
-        let (pixels, confidence) = image_of_bytes(bytes, classes, scale, &wanted(bias, labels), bias.bias);
-        Some(Box::new(Probable { width, height, pixels, confidence }))
+        let (pixels, certainty) = image_of_bytes(bytes, classes, scale, &wanted(bias, labels), bias.bias);
+        Some(Box::new(certainty.probable(width, height, pixels)))
     };
     bytes.chunks_exact(width * height * classes).zip(biases).map(read).collect()
 }
@@ -117,19 +117,59 @@ struct Steps {
 /// From this probability on, without a bias, a class counts as present.
 const PRESENT: f32 = 0.5;
 
-/// The pixels of an image in which the classes `wanted` together have at least the probability [`PRESENT`] less `bias`, and the mean
-/// probability of the most probable class × 255.
-fn image(scores: &[f32], steps: Steps, classes: usize, wanted: &[usize], bias: f32) -> (Vec<bool>, u8) {
+/// How sure the model is of an image: [`Probable::confidence`] and [`Probable::margin`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Certainty {
+    pub confidence: u8,
+    pub margin: u16,
+}
+
+impl Certainty {
+    pub fn probable(self, width: usize, height: usize, pixels: Vec<bool>) -> Probable {
+        Probable { width, height, pixels, confidence: self.confidence, margin: self.margin }
+    }
+}
+
+/// The sum of the exponentials of the classes of a pixel, the largest of which is 1, and the second largest.
+struct Exponentials {
+    sum: f32,
+    second: f32,
+}
+
+impl Exponentials {
+    fn of(exponentials: impl Iterator<Item = f32>) -> Self {
+        let (mut sum, mut first, mut second) = (0.0, 0.0, 0.0);
+        for exponential in exponentials {
+            sum += exponential;
+            if exponential > first {
+                (first, second) = (exponential, first);
+            } else if exponential > second {
+                second = exponential;
+            }
+        }
+        Exponentials { sum, second }
+    }
+}
+
+/// The pixels of an image in which the classes `wanted` together have at least the probability [`PRESENT`] less `bias`, and how sure
+/// the model is.
+fn image(scores: &[f32], steps: Steps, classes: usize, wanted: &[usize], bias: f32) -> (Vec<bool>, Certainty) {
     let score = |pixel: usize, class: usize| scores[pixel * steps.pixel + class * steps.class];
     mark(scores.len() / classes, bias, |pixel| {
         let best = (0..classes).map(|class| score(pixel, class)).fold(f32::MIN, f32::max);
         let own = wanted.iter().map(|&class| (score(pixel, class) - best).exp()).sum();
-        (own, move || (0..classes).map(|class| (score(pixel, class) - best).exp()).sum())
+        (own, move || Exponentials::of((0..classes).map(|class| (score(pixel, class) - best).exp())))
     })
 }
 
 /// As [`image`], for bytes `[pixels, classes]` of logits that differ by `scale` from the next byte.
-pub(super) fn image_of_bytes(bytes: &[u8], classes: usize, scale: f32, wanted: &[usize], bias: f32) -> (Vec<bool>, u8) {
+pub(super) fn image_of_bytes(
+    bytes: &[u8],
+    classes: usize,
+    scale: f32,
+    wanted: &[usize],
+    bias: f32,
+) -> (Vec<bool>, Certainty) {
     // Of the difference to the largest logit.
     let powers: [f32; 256] = std::array::from_fn(|difference| (-(difference as f32) * scale).exp());
     mark(bytes.len() / classes, bias, |pixel| {
@@ -137,15 +177,19 @@ pub(super) fn image_of_bytes(bytes: &[u8], classes: usize, scale: f32, wanted: &
         let best = pixel.iter().copied().max().unwrap_or(0);
         let power = move |byte: u8| powers[usize::from(best - byte)];
         let own = wanted.iter().map(|&class| power(pixel[class])).sum();
-        (own, move || pixel.iter().map(|&byte| power(byte)).sum())
+        (own, move || Exponentials::of(pixel.iter().map(|&byte| power(byte))))
     })
 }
 
 /// Marks pixels. `sums` returns for a pixel the sum of the exponentials of the classes that are wanted, and the function that computes
-/// the sum of all of them; the largest exponential is 1.
-fn mark<All: Fn() -> f32>(pixels: usize, bias: f32, sums: impl Fn(usize) -> (f32, All)) -> (Vec<bool>, u8) {
+/// those of all of them.
+fn mark<All: Fn() -> Exponentials>(
+    pixels: usize,
+    bias: f32,
+    sums: impl Fn(usize) -> (f32, All),
+) -> (Vec<bool>, Certainty) {
     let least = PRESENT - bias;
-    let (mut sum, mut measured) = (0.0_f64, 0_u32);
+    let (mut confidence, mut margin, mut measured) = (0.0_f64, 0.0_f64, 0_u32);
     let marked = (0..pixels).map(|pixel| {
         let (own, all) = sums(pixel);
         // Most pixels are decided by the exponentials of these classes alone: the sum of all is at least 1.
@@ -155,14 +199,17 @@ fn mark<All: Fn() -> f32>(pixels: usize, bias: f32, sums: impl Fn(usize) -> (f32
         }
         let all = all();
         if is_measured {
-            (sum, measured) = (sum + f64::from(1.0 / all), measured + 1);
+            confidence += f64::from(1.0 / all.sum);
+            margin += f64::from((1.0 - all.second) / all.sum);
+            measured += 1;
         }
-        let probability = own / all;
+        let probability = own / all.sum;
         // A score that is not a number marks its pixel.
         probability.is_nan() || probability >= least
     });
     let marked = marked.collect();
-    (marked, (255.0 * sum / f64::from(measured.max(1))).clamp(0.0, 255.0) as u8)
+    let mean = |sum: f64, scale: f64| (scale * sum / f64::from(measured.max(1))).clamp(0.0, scale);
+    (marked, Certainty { confidence: mean(confidence, 255.0) as u8, margin: mean(margin, 65_535.0) as u16 })
 }
 
 #[cfg(test)]
@@ -189,7 +236,10 @@ mod tests {
             assert_eq!(marked(&[1], 0.21), [true, true, true, false]);
             assert_eq!(marked(&[1], 0.41), [true, true, true, true]);
             assert_eq!(marked(&[1, 2], 0.05), [false, true, true, true], "together");
-            assert_eq!(image(scores, steps, 3, &[1], 0.2).1, 153, "the first of four pixels: 0.6");
+            let certainty = image(scores, steps, 3, &[1], 0.2).1;
+            assert_eq!(certainty.confidence, 153, "the first of four pixels: 0.6");
+            let margin = f32::from(certainty.margin) / 65_535.0;
+            assert!((margin - 0.3).abs() < 1e-4, "0.6 - 0.3, not {margin}");
         }
     }
 

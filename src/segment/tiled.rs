@@ -15,7 +15,7 @@ use ort::session::SessionOutputs;
 
 use super::contract::SCORES;
 use super::head::{Head, ImageLogits};
-use super::probable::{image_of_bytes, probable, wanted};
+use super::probable::{Certainty, image_of_bytes, probable, wanted};
 use super::segmenter::{MaskReader, OnnxSegmenter, run_options};
 use super::{RunOutputError, SegmentError, Segmented};
 use crate::base::timing::{Elapsed, Stopwatch};
@@ -163,18 +163,18 @@ fn image_masks(
 }
 
 /// The mask of a frame by the logits of its tiles. `marks` returns the pixels in which the classes of a bias are probable and the
-/// confidence, for the logits of an image, their number of classes, and their scale.
+/// certainty, for the logits of an image, their number of classes, and their scale.
 fn by_logits(
     head: &Head,
     tiles: Tiles,
     images: &[ImageLogits],
-    marks: impl FnOnce(&[u8], usize, f32) -> Option<(Vec<bool>, u8)>,
+    marks: impl FnOnce(&[u8], usize, f32) -> Option<(Vec<bool>, Certainty)>,
 ) -> FrameMask {
     let canvas = TileCanvas::new(tiles, head.logits_size());
     let tiled = head.tiled(&canvas, images);
     let (width, height) = canvas.size();
     let marks = marks(&tiled.logits, tiled.logits.len() / (width * height), head.scale());
-    let probable = marks.map(|(pixels, confidence)| Box::new(Probable { width, height, pixels, confidence }));
+    let probable = marks.map(|(pixels, certainty)| Box::new(certainty.probable(width, height, pixels)));
     (tiled.classes, tiled.size, probable)
 }
 
@@ -188,9 +188,13 @@ fn by_masks(tiles: Tiles, images: &[ImageMask]) -> Option<FrameMask> {
         let first = each.first()?;
         let canvas = TileCanvas::new(tiles, (first.width, first.height));
         let pixels: Vec<&[bool]> = each.iter().map(|probable| probable.pixels.as_slice()).collect();
-        let confidence = each.iter().map(|probable| u32::from(probable.confidence)).sum::<u32>() / each.len() as u32;
+        let mean = |values: &mut dyn Iterator<Item = u32>| values.sum::<u32>() / each.len() as u32;
+        let certainty = Certainty {
+            confidence: mean(&mut each.iter().map(|probable| u32::from(probable.confidence))) as u8,
+            margin: mean(&mut each.iter().map(|probable| u32::from(probable.margin))) as u16,
+        };
         let (width, height) = canvas.size();
-        Some(Box::new(Probable { width, height, pixels: canvas.switched(&pixels), confidence: confidence as u8 }))
+        Some(Box::new(certainty.probable(width, height, canvas.switched(&pixels))))
     });
     Some((canvas.switched(&classes), canvas.size(), probable))
 }

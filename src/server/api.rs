@@ -18,6 +18,7 @@ use super::{App, NamedStream, SharedApp};
 use crate::base::encode_status::RunningEncode;
 use crate::base::push_status::PushStatus;
 use crate::base::sink_status::SinkStatus;
+use crate::collect::stream_collection::StreamCollection;
 use crate::config::{RedactStyle, Show, hex};
 use crate::frame::Weight;
 use crate::publish::frame_sinks::{FRAME_SINKS, viewers};
@@ -97,6 +98,8 @@ pub(super) struct StreamReport {
     zones: Vec<ZoneReport>,
     /// The rules of the stream and its recorded events.
     rules: Vec<RuleReport>,
+    /// The frames that are collected for training (`[stream.collect]`); null if none are.
+    collect: Option<CollectReport>,
     /// What is hidden in the frames (`[stream.redact]`); null if nothing is.
     redaction: Option<RedactionReport>,
     /// When and how the configuration file has weakened the redaction of the stream in the last day, oldest first.
@@ -110,6 +113,26 @@ pub(super) struct StreamReport {
     links: Links,
     /// The settings in effect, with defaults and without secrets.
     config: Settings,
+}
+
+/// The frames that are collected for training.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Collect)]
+struct CollectReport {
+    /// Frames in the collection; null until it is opened.
+    frames: Option<usize>,
+    /// Frames that await review.
+    waiting: Option<usize>,
+    /// Frames that were accepted.
+    accepted: Option<usize>,
+    /// Size of the collection in bytes.
+    bytes: Option<u64>,
+    /// Frames that were collected today (UTC), of at most `collect.per_day`.
+    today: u64,
+    /// Failed attempts to store a frame since the service started.
+    failures: u64,
+    /// Why nothing is collected now; null while the collector works.
+    reason: Option<String>,
 }
 
 /// The redaction of a stream.
@@ -355,6 +378,7 @@ fn report(stream: &StreamView, view: &ServiceView, rtsp: &str) -> StreamReport {
         shares,
         zones,
         rules: rules::rules(stream),
+        collect: stream.collection.as_deref().map(collect_report),
         redaction: stream.config.redact.as_ref().map(|redact| RedactionReport {
             classes: redact.classes.clone(),
             style: redact.style,
@@ -373,6 +397,19 @@ fn report(stream: &StreamView, view: &ServiceView, rtsp: &str) -> StreamReport {
 fn weakened(view: &ServiceView, stream: &str) -> Vec<WeakenedReport> {
     let changes = view.weakened_redaction().into_iter().filter(|change| change.stream == stream);
     changes.map(|change| WeakenedReport { at: format!("{:.3}", change.at), change: change.change }).collect()
+}
+
+fn collect_report(collection: &StreamCollection) -> CollectReport {
+    let (size, status) = (collection.size(), &collection.status);
+    CollectReport {
+        frames: size.map(|size| size.waiting() + size.accepted),
+        waiting: size.map(|size| size.waiting()),
+        accepted: size.map(|size| size.accepted),
+        bytes: size.map(|size| size.bytes),
+        today: status.today(),
+        failures: status.failures(),
+        reason: status.problem(),
+    }
 }
 
 fn encode_report(encode: &RunningEncode) -> EncodeReport {

@@ -22,8 +22,8 @@ use super::{NamedStream, SharedApp};
 use crate::base::bounded::field;
 use crate::collect::error::{CollectionError, SaveError};
 use crate::collect::record::{FrameId, FrameRecord, FrameState};
-use crate::collect::shared::SharedCollection;
 use crate::collect::store::{Collection, Picture};
+use crate::collect::stream_collection::StreamCollection;
 use crate::config::hex;
 
 /// Maximum size of a label in bytes. Labels of 4K frames have a few hundred kilobytes as PNG.
@@ -108,11 +108,11 @@ pub(super) struct FrameDecision {
 }
 
 /// The collection of the stream in the path.
-pub(super) struct StreamCollection {
-    shared: Arc<SharedCollection>,
+pub(super) struct RequestedCollection {
+    shared: Arc<StreamCollection>,
 }
 
-impl FromRequestParts<SharedApp> for StreamCollection {
+impl FromRequestParts<SharedApp> for RequestedCollection {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &SharedApp) -> Result<Self, Problem> {
@@ -123,11 +123,11 @@ impl FromRequestParts<SharedApp> for StreamCollection {
             let detail = format!("stream {name} collects no frames; `[stream.collect]` in the configuration makes it");
             return Err(Problem::new(StatusCode::NOT_FOUND, detail));
         };
-        Ok(StreamCollection { shared })
+        Ok(RequestedCollection { shared })
     }
 }
 
-impl StreamCollection {
+impl RequestedCollection {
     /// Works with the collection on a thread that may wait for the disk.
     async fn with<T, E>(self, work: impl FnOnce(&Collection) -> Result<T, E> + Send + 'static) -> Result<T, Problem>
     where
@@ -201,7 +201,7 @@ impl<S: Sync> FromRequestParts<S> for ExpectedRevision {
     )
 )]
 pub(super) async fn list(
-    collection: StreamCollection,
+    collection: RequestedCollection,
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Json<CollectionReport>, Problem> {
     let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
@@ -253,7 +253,7 @@ pub(super) async fn list(
     )
 )]
 pub(super) async fn show(
-    collection: StreamCollection,
+    collection: RequestedCollection,
     RequestedFrame(id): RequestedFrame,
 ) -> Result<Response, Problem> {
     let record = collection.with(move |collection| collection.frame(&id)).await?;
@@ -283,7 +283,7 @@ pub(super) async fn show(
     )
 )]
 pub(super) async fn decide(
-    collection: StreamCollection,
+    collection: RequestedCollection,
     RequestedFrame(id): RequestedFrame,
     ExpectedRevision(revision): ExpectedRevision,
     body: Result<Json<FrameDecision>, JsonRejection>,
@@ -312,7 +312,7 @@ pub(super) async fn decide(
     )
 )]
 pub(super) async fn image(
-    collection: StreamCollection,
+    collection: RequestedCollection,
     RequestedFrame(id): RequestedFrame,
 ) -> Result<Response, Problem> {
     let jpeg = collection.with(move |collection| collection.picture(&id, Picture::Image)).await?;
@@ -338,7 +338,7 @@ pub(super) async fn image(
     )
 )]
 pub(super) async fn proposal(
-    collection: StreamCollection,
+    collection: RequestedCollection,
     RequestedFrame(id): RequestedFrame,
 ) -> Result<Response, Problem> {
     let png = collection.with(move |collection| collection.picture(&id, Picture::Proposal)).await?;
@@ -365,7 +365,7 @@ pub(super) async fn proposal(
     )
 )]
 pub(super) async fn label(
-    collection: StreamCollection,
+    collection: RequestedCollection,
     RequestedFrame(id): RequestedFrame,
 ) -> Result<Response, Problem> {
     let (png, revision) = collection.with(move |collection| collection.label(&id)).await?;
@@ -400,7 +400,7 @@ pub(super) async fn label(
     )
 )]
 pub(super) async fn save_label(
-    collection: StreamCollection,
+    collection: RequestedCollection,
     RequestedFrame(id): RequestedFrame,
     ExpectedRevision(revision): ExpectedRevision,
     body: Result<Bytes, BytesRejection>,
@@ -410,7 +410,7 @@ pub(super) async fn save_label(
     Ok(recorded(record))
 }
 
-impl StreamCollection {
+impl RequestedCollection {
     /// Changes a frame on a thread that may wait for the disk.
     async fn save(
         self,

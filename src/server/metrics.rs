@@ -21,6 +21,7 @@ use crate::base::timing::Stage;
 use crate::publish::frame_sinks::viewers;
 use crate::view::{ServiceView, StreamView};
 
+mod collections;
 mod drift;
 mod families;
 mod messages;
@@ -48,6 +49,7 @@ fn families(view: &ServiceView, certificate_expiry: Option<Timestamp>) -> Vec<Me
     outputs(&streams, &mut out);
     sinks(&streams, &mut out);
     recordings(&streams, &mut out);
+    collections::collections(&streams, &mut out);
     rules::rules(&streams, &mut out);
     drift::drift(view, &streams, &mut out);
     messages::messages(view, &streams, &mut out);

@@ -40,6 +40,9 @@ pub enum ServiceError {
     /// The model of a stream does not run.
     #[error("the model {0:?} is not running")]
     NoModel(String),
+    /// The collector of a stream cannot be started.
+    #[error("cannot start the thread that collects frames of the stream {stream}: {source}")]
+    Collector { stream: String, source: std::io::Error },
     /// The machine lacks something that the model needs.
     #[error(transparent)]
     Machine(#[from] MachineError),
@@ -102,6 +105,7 @@ impl ServiceError {
             | ServiceError::Sink(_)
             | ServiceError::Stream(_)
             | ServiceError::NoModel(_)
+            | ServiceError::Collector { .. }
             | ServiceError::Thread { .. }
             | ServiceError::Panicked { .. }
             | ServiceError::Stopped => false,

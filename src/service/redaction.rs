@@ -46,6 +46,9 @@ struct SeenStream {
     /// The host of a network source.
     host: Option<String>,
     redact: RedactConfig,
+    /// Whether its frames are collected, unredacted.
+    #[serde(default)]
+    collects: bool,
 }
 
 impl SeenStream {
@@ -120,7 +123,8 @@ impl Seen {
         let mut new = Vec::new();
         for seen in &self.streams {
             if let Some(stream) = streams.iter().find(|stream| stream.name == seen.name)
-                && let Some(change) = weaker(&seen.redact, stream.redact.as_ref())
+                && let Some(change) =
+                    weaker(&seen.redact, stream.redact.as_ref()).or_else(|| collects_now(seen.collects, stream))
             {
                 new.push(WeakenedRedaction { at: now, stream: stream.name.clone(), change });
                 continue;
@@ -150,7 +154,8 @@ impl Seen {
         self.streams.extend(streams.iter().filter_map(|stream| {
             let redact = stream.redact.clone()?;
             let (source, host) = (stream.source.label(), host_of(&stream.source.uri));
-            Some(SeenStream { name: stream.name.clone(), source, host, redact })
+            let collects = stream.collects().is_some();
+            Some(SeenStream { name: stream.name.clone(), source, host, redact, collects })
         }));
         self.weakened.retain(|change| now.duration_since(change.at) < SHOWN_FOR);
         self.weakened.extend(new.iter().cloned());
@@ -167,6 +172,12 @@ fn weaker(before: &RedactConfig, after: Option<&RedactConfig>) -> Option<String>
         None => Some(format!("[stream.redact] was removed, {} can be visible", before.classes.join(", "))),
         Some(after) => after.weaker_than(before),
     }
+}
+
+/// Unredacted frames of a stream are stored that were not before.
+fn collects_now(before: bool, stream: &StreamConfig) -> Option<String> {
+    let collect = stream.collects().filter(|_| !before)?;
+    Some(format!("collect.allow_redacted stores unredacted frames in {}", collect.folder_of(&stream.name).display()))
 }
 
 fn write(path: &Path, seen: &Seen) -> io::Result<()> {
@@ -253,8 +264,8 @@ fn may_be_same_camera(redacted: &SourceUri, new: &SourceUri, host: Option<&Sourc
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::SourceSpec;
     use crate::config::defaults_stream;
+    use crate::config::{CollectConfig, SourceSpec};
     use std::time::Duration;
 
     fn stream(name: &str, source: &str, redact: Option<RedactConfig>) -> StreamConfig {
@@ -292,6 +303,20 @@ mod tests {
         assert_eq!(watch.weakened().len(), 2, "they are shown after a restart");
         watch.update(&gate(None), now + Duration::from_secs(25 * 3600));
         assert_eq!(watch.weakened(), [], "they are shown for a day");
+    }
+
+    #[test]
+    fn the_collection_of_unredacted_frames_is_noticed() {
+        let mut watch = RedactionWatch::in_folder(None);
+        let now = Timestamp::now();
+        let gate = |collect| StreamConfig { collect, ..stream("gate", "rtsp://10.0.0.7/a", redact(&["person"], 0.02)) };
+        let refused = CollectConfig::to("/srv/frames");
+        let allowed = CollectConfig { allow_redacted: true, ..refused.clone() };
+        assert_eq!(watch.update(&[gate(None)], now), []);
+        assert_eq!(watch.update(&[gate(Some(refused))], now), [], "nothing is collected");
+        let new = watch.update(&[gate(Some(allowed.clone()))], now);
+        assert_eq!(texts(&new), [("gate", "collect.allow_redacted stores unredacted frames in /srv/frames/gate")]);
+        assert_eq!(watch.update(&[gate(Some(allowed))], now), [], "it is reported once");
     }
 
     #[test]

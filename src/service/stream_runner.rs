@@ -10,6 +10,7 @@ use crate::base::ledger::{DropReason, LedgerCounts};
 use crate::base::log_dedup;
 use crate::base::paths::state_folders;
 use crate::capture::GstSource;
+use crate::collect::collector::{self, CollectorEnds, CollectorSink};
 use crate::config::{SourceUri, StreamConfig};
 use crate::drift::DriftSink;
 use crate::events::{EventHub, EventSink};
@@ -17,6 +18,7 @@ use crate::history::MinuteSink;
 use crate::publish::live::LiveOutput;
 use crate::publish::outputs::StreamOutputs;
 use crate::publish::rtsp::RtspServer;
+use crate::segment::pool::Pool;
 use crate::sink::{FeedSink, MaskSink, QueuedSink};
 use crate::stream::{Pace, Stream, StreamParts};
 use crate::view::StreamView;
@@ -136,6 +138,11 @@ impl StreamRunner {
             } else {
                 before.drift.save(true);
             }
+            // Of the same folder, so that two do not write to it.
+            if before.collection.as_ref().map(|known| &known.config) == view.collection.as_ref().map(|new| &new.config)
+            {
+                view.collection.clone_from(&before.collection);
+            }
         }
         view.configure_rules();
         if let Some(folder) = state_folders(&std::env::var_os("STATE_DIRECTORY").unwrap_or_default()).next() {
@@ -177,6 +184,7 @@ impl StreamRunner {
         let (status, outputs) = (Arc::clone(&self.view.status), self.view.outputs.clone());
         let mut output = LiveOutput::new(encode.clone(), Arc::clone(&status), outputs);
         output.start_sinks(&self.config, self.view.recordings.as_ref())?;
+        let (tap, collector) = self.start_collector(&pool)?.unzip();
         let blocking = self.is_blocking();
         let pace = if blocking { Pace::Blocking } else { Pace::Live };
         let parts = StreamParts {
@@ -188,7 +196,8 @@ impl StreamRunner {
             overlay_state: Arc::clone(&self.view.overlay_state),
             model_share: Arc::clone(&self.view.model_share),
             zones: Arc::clone(&self.view.zones),
-            mask_sinks: self.mask_sinks(pace)?,
+            mask_sinks: self.mask_sinks(pace, collector)?,
+            tap,
         };
         self.stream = Some(Stream::start(parts, &pool)?);
         self.started = Instant::now();
@@ -197,13 +206,21 @@ impl StreamRunner {
         Ok(())
     }
 
-    /// The rules of the stream, the feed of the API, and the configured sinks.
-    fn mask_sinks(&self, pace: Pace) -> Result<Vec<Box<dyn MaskSink>>, ServiceError> {
+    /// The collector, if frames of the stream are collected.
+    fn start_collector(&self, pool: &Pool) -> Result<Option<CollectorEnds>, ServiceError> {
+        let Some(collection) = &self.view.collection else { return Ok(None) };
+        let started = collector::start(&self.view.status.name, collection, pool.stats());
+        started.map(Some).map_err(|source| ServiceError::Collector { stream: self.config.name.clone(), source })
+    }
+
+    /// The rules of the stream, the feed of the API, the collector, and the configured sinks.
+    fn mask_sinks(&self, pace: Pace, collector: Option<CollectorSink>) -> Result<Vec<Box<dyn MaskSink>>, ServiceError> {
         let status = &self.view.status;
         let (events, masks) = (Arc::clone(&self.view.events), Arc::clone(&self.view.masks));
         let mut sinks: Vec<Box<dyn MaskSink>> = vec![Box::new(EventSink(events)), Box::new(FeedSink(masks))];
         sinks.push(Box::new(MinuteSink(Arc::clone(&self.view.minutes))));
         sinks.push(Box::new(DriftSink(Arc::clone(&self.view.drift))));
+        sinks.extend(collector.map(|collector| Box::new(collector) as Box<dyn MaskSink>));
         for sink in &self.config.sinks {
             let sink_status = status.outputs.add_sink(sink.kind.name, sink.label());
             let opened = (sink.kind.open)(&sink.settings);
@@ -362,7 +379,6 @@ mod tests {
     use crate::base::status::StreamState;
     use crate::base::stop::Stop;
     use crate::config::{SourceSpec, defaults_stream};
-    use crate::segment::pool::Pool;
 
     /// Guards against hanging.
     const DEADLINE: Duration = Duration::from_secs(180);

@@ -16,7 +16,7 @@ use crate::capture::Source;
 use crate::config::{Show, StreamConfig};
 use crate::frame::{Frame, Tiles};
 use crate::publish::Output;
-use crate::segment::pool::{InferenceOutput, InferenceQueue, Matched, ModelShare, Pool};
+use crate::segment::pool::{InferenceOutput, InferenceQueue, MaskTap, Matched, ModelShare, Pool};
 use crate::sink::MaskSink;
 use crate::zones::ZoneState;
 
@@ -56,6 +56,8 @@ pub struct StreamParts {
     pub zones: Arc<ZoneState>,
     /// Get every mask before it is drawn, in the order of the frames, beside `overlay_state`.
     pub mask_sinks: Vec<Box<dyn MaskSink>>,
+    /// Sees every frame with its mask.
+    pub tap: Option<Arc<dyn MaskTap>>,
 }
 
 /// Masks that wait for the overlay. It draws the newest one only, but all of them go to the mask sinks.
@@ -78,12 +80,13 @@ impl Stream {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(parts: StreamParts, pool: &Pool) -> Result<Stream, StreamError> {
-        let StreamParts { config, pace, source, output, status, model_share, overlay_state, zones, mask_sinks } = parts;
+        let StreamParts { config, pace, source, output, status, model_share, overlay_state, zones, mask_sinks, tap } =
+            parts;
         let stop = Stop::default();
         let in_flight = pool.in_flight();
         let add_queue = |waiting, output| {
             let (status, share) = (Arc::clone(&status), Arc::clone(&model_share));
-            pool.add(InferenceQueue::new(status, waiting, share, output, stop.clone()));
+            pool.add(InferenceQueue::new(status, waiting, share, output, stop.clone()).tapped_by(tap.clone()));
         };
         let (downstream, overlay_input) = match (config.show, pace) {
             (Show::Matched, pace) => {

@@ -27,7 +27,7 @@ use request::{Change, ChangeOutcome, ChangeRefusal, ChangeRequest};
 use crate::base::mqtt_status::MqttStatus;
 use crate::base::status::{Status, StreamState};
 use crate::base::webhook_status::WebhookStatus;
-use crate::collect::shared::SharedCollection;
+use crate::collect::stream_collection::StreamCollection;
 use crate::config::{SourceHost, SourceUri, StreamConfig, ZoneConfig, is_rest};
 use crate::drift::StreamDrift;
 use crate::events::{EventHub, Rule, StreamEvents};
@@ -64,8 +64,6 @@ pub struct StreamView {
     pub outputs: StreamOutputs,
     /// `None` for a stream that is not recorded.
     pub recordings: Option<Arc<Archive>>,
-    /// The frames that it has collected; `None` for a stream that collects none.
-    pub collection: Option<Arc<SharedCollection>>,
     /// Its newest mask.
     pub overlay_state: Arc<OverlayState>,
     /// Its share in the time of the model.
@@ -80,6 +78,8 @@ pub struct StreamView {
     pub drift: Arc<StreamDrift>,
     /// The zones in which its masks are measured.
     pub zones: Arc<ZoneState>,
+    /// Its collected frames; `None` for a stream that collects none.
+    pub collection: Option<Arc<StreamCollection>>,
     pub config: StreamConfig,
 }
 
@@ -263,7 +263,6 @@ impl StreamView {
             status: Arc::new(Status::new(&config.name)),
             outputs,
             recordings,
-            collection: None,
             overlay_state: Arc::new(OverlayState::new(config.overlay.clone())),
             model_share: Arc::new(ModelShare::new(config.masks, config.mask_rate, config.priority).gated(config.gate)),
             masks: Arc::default(),
@@ -271,6 +270,7 @@ impl StreamView {
             events: Arc::new(StreamEvents::new(&config.name, Arc::clone(hub), Arc::clone(&zones))),
             drift: Arc::new(StreamDrift::new(config.drift.clone())),
             zones,
+            collection: config.collects().map(|collect| Arc::new(StreamCollection::new(&config.name, collect))),
             config: config.clone(),
         }
     }

@@ -361,6 +361,7 @@ pub fn start_with_sinks(
         overlay_state,
         zones: Arc::default(),
         mask_sinks,
+        tap: None,
     };
     (Stream::start(parts, pool).unwrap(), status)
 }

@@ -134,6 +134,8 @@ fn only_redaction_and_the_model_read_the_pixels_of_frames() {
     const READERS: [&str; 8] = [
         "frame.rs",
         "redact/mod.rs",
+        // A stream with redaction collects frames only where the configuration file allows it.
+        "collect/picture.rs",
         "segment/segmenter/batch.rs",
         "segment/tiled.rs",
         "commands/bench.rs",

@@ -323,6 +323,7 @@ timeout = "20s"
                     },
                 ],
                 redact: None,
+                collect: None,
                 record: Some(RecordConfig {
                     dir: "/srv/gate".into(),
                     format: Container::Mkv,

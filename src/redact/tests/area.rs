@@ -86,7 +86,8 @@ fn a_hole_in_the_area_is_hidden_and_a_bay_is_not() {
 #[test]
 fn probable_pixels_are_hidden_too() {
     let mut now = Mask { classes: vec![0; 16], ..mask(&mut Noise(0), (4, 4), Instant::now(), Duration::ZERO) };
-    let probable = |pixels: Vec<bool>| Some(Box::new(Probable { width: 2, height: 2, pixels, confidence: 200 }));
+    let probable =
+        |pixels: Vec<bool>| Some(Box::new(Probable { width: 2, height: 2, pixels, confidence: 200, margin: 0 }));
     now.probable = probable(vec![false, true, false, false]);
     let none = Growth { columns: 0, rows: 0 };
     let update = |mask: &Mask| Area::default().update(mask, &hidden(), none, Duration::ZERO).map(<[u8]>::to_vec);

@@ -92,7 +92,7 @@ fn a_frame_without_its_own_mask_is_hidden_as_a_whole() {
     own.classes[0] = 0;
     assert_eq!(cleared(&mut Clearance::of(Some(&biased)), &frame, Ok(&own)).1, Some(HideReason::NoScores));
     for (confidence, is_hidden) in [(60, true), (120, false)] {
-        let probable = Probable { width: 8, height: 8, pixels: vec![false; 64], confidence };
+        let probable = Probable { width: 8, height: 8, pixels: vec![false; 64], confidence, margin: 0 };
         let own = Mask { probable: Some(Box::new(probable)), ..own.clone() };
         let reason = cleared(&mut Clearance::of(Some(&biased)), &frame, Ok(&own)).1;
         assert_eq!(matches!(reason, Some(HideReason::LowConfidence(_))), is_hidden, "{confidence}: {reason:?}");

@@ -41,6 +41,15 @@ pub enum NoMask {
     Failed(#[from] SegmentError),
 }
 
+/// Sees frames together with their masks, on the thread of the worker: it must return at once.
+pub trait MaskTap: Send + Sync {
+    /// Whether it wants the next frame. The mask of that frame then says how sure the model is, if the model has scores.
+    fn wants(&self) -> bool;
+
+    /// A frame and its mask, while [`MaskTap::wants`].
+    fn take(&self, frame: &Frame, mask: &Mask);
+}
+
 /// Where the masks of a queue are sent.
 pub enum InferenceOutput {
     /// `show = "full-rate"`: the overlay draws the newest mask.
@@ -62,6 +71,8 @@ pub struct InferenceQueue {
     pub(super) stop: Stop,
     /// The queue of the overlay, when a full queue blocks its sender: workers then wait for room instead of a request.
     overlay: Option<Sender<Matched>>,
+    /// Sees the frames with their masks.
+    pub(super) tap: Option<Arc<dyn MaskTap>>,
 }
 
 impl InferenceQueue {
@@ -77,7 +88,12 @@ impl InferenceQueue {
             InferenceOutput::Matched(overlay) => overlay.blocking_half(),
             InferenceOutput::Newest(_) => None,
         };
-        InferenceQueue { status, requests, share, output: Mutex::new(output), stop, overlay: overlay_queue }
+        InferenceQueue { status, requests, share, output: Mutex::new(output), stop, overlay: overlay_queue, tap: None }
+    }
+
+    /// The same queue, whose frames and masks `tap` sees.
+    pub fn tapped_by(self, tap: Option<Arc<dyn MaskTap>>) -> Self {
+        InferenceQueue { tap, ..self }
     }
 
     /// Whether its frames are shown without masks while no worker makes one: those of a live stream with `show = "matched"`. A

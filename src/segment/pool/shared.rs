@@ -50,6 +50,19 @@ pub struct PoolStats {
     /// Frames that the model ran for; not those whose last mask was confirmed.
     pub frames: AtomicU64,
     pub failures: AtomicU64,
+    model_hash: Mutex<Arc<str>>,
+}
+
+impl PoolStats {
+    /// SHA-256 of the file of the model that runs, in hexadecimal digits; empty before a model is loaded.
+    pub fn model_hash(&self) -> Arc<str> {
+        Arc::clone(&self.model_hash.lock())
+    }
+
+    /// Another model runs from now on.
+    pub fn set_model_hash(&self, hash: &str) {
+        *self.model_hash.lock() = hash.into();
+    }
 }
 
 /// Counts the workers of one model that pause after failures.

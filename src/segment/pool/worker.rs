@@ -13,7 +13,7 @@ use crate::base::ledger::DropReason;
 use crate::base::log_dedup;
 use crate::base::panic::panic_text;
 use crate::base::timing::Stage;
-use crate::frame::{Frame, Mask};
+use crate::frame::{ClassBias, Frame, Mask};
 use crate::segment::{SegmentError, Segmented, Segmenter};
 
 /// Pause of a worker after the second of consecutive failures (there is none after the first). It doubles with each failure, up
@@ -50,6 +50,17 @@ pub(super) struct MaskJob {
     queue: Arc<InferenceQueue>,
     frame: Frame,
     reply: Option<Sender<Result<Mask, NoMask>>>,
+}
+
+impl MaskJob {
+    /// The frame as the model gets it: its mask says how sure the model is if the tap of the stream wants to know.
+    fn frame_for_model(&self) -> Frame {
+        let mut frame = self.frame.clone();
+        if frame.bias.is_none() && self.queue.tap.as_ref().is_some_and(|tap| tap.wants()) {
+            frame.bias = Some(Arc::new(ClassBias { classes: Vec::new(), bias: 0.0 }));
+        }
+        frame
+    }
 }
 
 impl Worker {
@@ -146,7 +157,7 @@ impl Worker {
             batch.into_iter().for_each(|job| deliver(job, Err(NoMask::NotReady)));
             return;
         };
-        let frames: Vec<Frame> = batch.iter().map(|job| job.frame.clone()).collect();
+        let frames: Vec<Frame> = batch.iter().map(MaskJob::frame_for_model).collect();
         let result = self.segment(&frames, &*factory);
         let stats = Arc::clone(&self.shared.stats);
         // Without the frames whose last mask was confirmed.
@@ -170,6 +181,9 @@ impl Worker {
                         job.queue.status.stage(Stage::Segment).record(run);
                     }
                     job.queue.status.count_mask(mask.confirmed);
+                    if let Some(tap) = job.queue.tap.as_ref().filter(|tap| tap.wants()) {
+                        tap.take(&job.frame, &mask);
+                    }
                     deliver(job, Ok(mask));
                 }
             }

@@ -6,15 +6,16 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::collect::record::{CollectedModel, Reason};
-use crate::collect::shared::SharedCollection;
 use crate::collect::store::NewFrame;
+use crate::collect::stream_collection::StreamCollection;
+use crate::config::CollectConfig;
 
 const WIDTH: u32 = 1024;
 const HEIGHT: u32 = 512;
 
 /// A server with the streams `gate`, which collects frames in `folder` and has one, and `yard`, which does not. Returns the frame's name.
 fn collecting(folder: &Path) -> (HttpServer, String) {
-    let shared = Arc::new(SharedCollection::new(folder.to_path_buf()));
+    let shared = Arc::new(StreamCollection::new("gate", &CollectConfig::to(folder)));
     let labels = [Label::new("road", Rgb(128, 64, 128)), Label::new("sky", Rgb(70, 130, 180))];
     let frame = NewFrame {
         stream: "gate",
@@ -151,7 +152,7 @@ fn decisions_are_stored_and_discarded_frames_have_no_pictures() {
     let accepted = decide("accepted", "\"0\"");
     assert_eq!(accepted.status, 200, "{}", accepted.body);
     assert_eq!(accepted.json()["state"], "accepted");
-    let list = std::fs::read_to_string(folder.path().join("ImageSets/Segmentation/accepted.txt")).unwrap();
+    let list = std::fs::read_to_string(folder.path().join("gate/ImageSets/Segmentation/accepted.txt")).unwrap();
     assert_eq!(list.trim(), id);
     assert_eq!(decide("accepted", "\"7\"").status, 412);
     assert_ne!(decide("good", "\"0\"").status, 200);

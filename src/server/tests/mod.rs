@@ -16,7 +16,7 @@ use crate::config::SourceSpec;
 use crate::frame::{Label, PixelFormat, Rgb, VideoInfo};
 use crate::publish::outputs::StreamOutputs;
 use crate::segment::placement::{Placement, ProviderShare};
-use crate::view::{ModelChangeRequest, ModelChangeState, ModelView, NamedModel, StreamView};
+use crate::view::{ModelChangeRequest, ModelChangeState, ModelView, NamedModel, Saving, StreamView};
 
 mod collection;
 mod limits;

@@ -204,6 +204,7 @@ impl ModelManager {
         });
         let spec = WorkerSpec { workers: plan.workers, max_batch: plan.max_batch, factory };
         self.pool.install(spec)?;
+        self.pool.stats().set_model_hash(model.sha256());
         self.pool.banner().clear();
         self.view.set_running(view_of(model, *plan, time, growth.bytes()));
         tracing::info!(

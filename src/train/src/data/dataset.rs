@@ -37,7 +37,7 @@ pub struct Dataset {
     pub val: Vec<Pair>,
     /// The test images, if the data set has a test part.
     pub test: Vec<Pair>,
-    /// Images in no part: between blocks of one recording in a generated split, or not named by the lists.
+    /// Images in no part: between blocks of one recording in a generated split, not named by the lists, or with proposed labels.
     pub left_out: Vec<Pair>,
     pub format: Format,
     /// Images without a label and labels without an image.
@@ -213,8 +213,13 @@ impl Dataset {
         if !(share > 0.0 && share < 1.0) {
             return Err(DataError::dataset(&self.root, DatasetProblem::ValShare(share)));
         }
-        let mut open = Vec::new();
+        let (mut open, mut proposed) = (Vec::new(), Vec::new());
         for subset in subsets {
+            // Frames that a stream has collected and nobody has reviewed: their labels are those of a model.
+            if self.format == Format::Voc && subset.name == "proposed" {
+                proposed.extend(subset.pairs);
+                continue;
+            }
             match SubsetRole::of(&subset.name) {
                 SubsetRole::Train => self.train.extend(subset.pairs),
                 SubsetRole::Val => self.val.extend(subset.pairs),
@@ -231,6 +236,13 @@ impl Dataset {
             notes.push(split.description);
             self.split_here = true;
             (self.train, self.val, self.left_out) = (split.train, split.val, split.left_out);
+        }
+        if !proposed.is_empty() {
+            notes.push(format!(
+                "excluded: {} frames with proposed labels, which nobody has accepted yet (ImageSets/Segmentation/proposed.txt); `data export` exports them",
+                proposed.len()
+            ));
+            self.left_out.extend(proposed);
         }
         Ok(())
     }

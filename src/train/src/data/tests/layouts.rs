@@ -81,3 +81,67 @@ fn extensions_may_be_in_any_case_and_double() {
     let dataset = open(dir.path()).unwrap();
     assert_eq!((dataset.train.len() + dataset.val.len(), names(&dataset)), (3, vec!["sky", "road"]));
 }
+
+/// The service writes it, with the same code as here.
+#[test]
+fn of_a_collection_of_frames_only_the_accepted_ones_are_used() {
+    use maskcast::collect::record::{CollectedModel, FrameState, Reason};
+    use maskcast::collect::store::{Collection, NewFrame};
+    use maskcast::frame::{Label, Rgb};
+
+    let dir = tempfile::tempdir().unwrap();
+    let collection = Collection::open(dir.path()).unwrap();
+    // Two models with other numbers of the same classes. Black, and a colour that two classes have, are colours of classes.
+    let first = [Label::new("background", Rgb(0, 0, 0)), Label::new("disc", Rgb(200, 0, 0))];
+    let second =
+        [Label::new("disc", Rgb(1, 2, 3)), Label::new("box", Rgb(200, 0, 0)), Label::new("background", Rgb(9, 9, 9))];
+    let (width, height) = (SIZE.0 as usize, SIZE.1 as usize);
+    let (rgb, _) = testing::block(width, height, 0);
+    let image = dir.path().join("image.jpg");
+    testing::jpeg(&image, &rgb, width, height, 1);
+    let jpeg = fs::read(&image).unwrap();
+    fs::remove_file(image).unwrap();
+    let mut expected = Vec::new();
+    for n in 0..6_usize {
+        let labels: &[Label] = if n % 2 == 0 { &first } else { &second };
+        let mask: Vec<u8> = (0..width * height).map(|at| ((at + n) % labels.len()) as u8).collect();
+        let record = collection
+            .add(&NewFrame {
+                stream: "gate",
+                captured: format!("2026-12-01T04:49:{:02}Z", 10 + n).parse().unwrap(),
+                model: CollectedModel { name: "m".into(), sha256: String::new() },
+                reason: Reason::Novel,
+                uncertainty: 0.0,
+                novelty: 1.0,
+                confidence: None,
+                width: width as u32,
+                height: height as u32,
+                hash: String::new(),
+                thumbnail: Vec::new(),
+                jpeg: &jpeg,
+                mask: &mask,
+                labels,
+            })
+            .unwrap();
+        let class =
+            |index: u8| ["background", "disc", "box"].iter().position(|name| *name == labels[usize::from(index)].name);
+        let mut label: Vec<u8> = mask.iter().map(|&index| class(index).unwrap() as u8).collect();
+        if n < 3 {
+            label[0] = VOID;
+            let png =
+                maskcast::segment::golden::encode_png(&label, width as u32, height as u32, png::ColorType::Grayscale);
+            collection.save_label(&record.id, &png.unwrap(), 0).unwrap();
+            collection.set_state(&record.id, FrameState::Accepted, 1).unwrap();
+            expected.push((record.id.to_string(), label));
+        }
+    }
+    let dataset = open(dir.path()).unwrap();
+    assert_eq!((dataset.format, names(&dataset)), (Format::Voc, vec!["background", "disc", "box"]));
+    let used: Vec<&Pair> = dataset.train.iter().chain(&dataset.val).collect();
+    assert_eq!((used.len(), dataset.left_out.len()), (3, 3));
+    assert!(dataset.notes.iter().any(|note| note.contains("3 frames with proposed labels")), "{:?}", dataset.notes);
+    for (id, label) in expected {
+        let pair = used.iter().find(|pair| pair.image.to_string_lossy().contains(&id)).unwrap();
+        assert_eq!(dataset.read_labels(pair).unwrap().2, label, "{id}");
+    }
+}
