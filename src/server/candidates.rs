@@ -10,6 +10,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::blocking::blocking;
@@ -211,13 +212,13 @@ fn read_bounded(path: &Path) -> Option<Vec<u8>> {
     (facts.is_file() && facts.len() <= MAX_REPORT).then(|| fs::read(path).ok())?
 }
 
-/// Whether the file was written after the comparison ended.
+/// Whether the file is not the one that was compared. It is only read if it was written after the comparison.
 fn is_outdated(path: &Path, comparison: &Comparison) -> bool {
     let written = fs::metadata(path).and_then(|facts| facts.modified());
     let written = written.unwrap_or(SystemTime::UNIX_EPOCH);
     let compared: Result<Timestamp, _> = comparison.at.parse();
     match (Timestamp::try_from(written), compared) {
-        (Ok(written), Ok(compared)) => written > compared,
-        _ => true,
+        (Ok(written), Ok(compared)) if written <= compared => false,
+        _ => fs::read(path).map_or(true, |bytes| hex::encode(Sha256::digest(bytes)) != comparison.new.sha256),
     }
 }
