@@ -131,7 +131,7 @@ fn lines_with(files: &[(String, String)], words: &[&str]) -> Vec<String> {
 /// An output could otherwise publish pixels that `[stream.redact]` hides.
 #[test]
 fn only_redaction_and_the_model_read_the_pixels_of_frames() {
-    const READERS: [&str; 8] = [
+    const READERS: [&str; 9] = [
         "frame.rs",
         "redact/mod.rs",
         // A stream with redaction collects frames only where the configuration file allows it.
