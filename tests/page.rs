@@ -1,5 +1,9 @@
 //! The page in a real browser, on the real program.
 
+#[path = "page/collection.rs"]
+mod collection;
+#[path = "page/collection_frames.rs"]
+mod collection_frames;
 mod common;
 #[path = "page/drift.rs"]
 mod drift;

@@ -189,6 +189,13 @@ impl PageTest {
         self.devtools("Browser.setDownloadBehavior", parameters).await;
     }
 
+    /// Switches the network of the browser on or off.
+    pub async fn set_online(&self, online: bool) {
+        self.devtools("Network.enable", json!({})).await;
+        let conditions = json!({ "offline": !online, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1 });
+        self.devtools("Network.emulateNetworkConditions", conditions).await;
+    }
+
     async fn devtools(&self, command: &'static str, parameters: Value) {
         self.browser.client.issue_cmd(DevTools(json!({ "cmd": command, "params": parameters }))).await.unwrap();
     }
