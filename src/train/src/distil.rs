@@ -64,6 +64,8 @@ pub enum DistilOn {
     All,
     /// Pixels without a label
     Void,
+    /// Pixels without a label, and those whose label is the most probable class of the teachers
+    Agreed,
 }
 
 impl DistilOptions {
@@ -144,12 +146,14 @@ impl Teachers {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(sessions);
         let mut soft = SoftLabels { size, weights: vec![0.0; size.area()], probabilities: sums };
         soft.normalise(self.classes);
-        if only_void {
-            for (pixel, weight) in soft.weights.iter_mut().enumerate() {
+        if self.on != DistilOn::All && !everywhere {
+            for pixel in 0..size.area() {
                 let (x, y) = (pixel % size.width, pixel / size.width);
                 let at = (y * piece.height / size.height) * piece.width + x * piece.width / size.width;
-                if piece.labels[at] != VOID {
-                    *weight = 0.0;
+                let label = piece.labels[at];
+                let learns = label == VOID || self.on == DistilOn::Agreed && soft.best(pixel, self.classes) == label;
+                if !learns {
+                    soft.weights[pixel] = 0.0;
                 }
             }
         }
@@ -158,6 +162,12 @@ impl Teachers {
 }
 
 impl SoftLabels {
+    /// The most probable class of a pixel.
+    fn best(&self, pixel: usize, classes: usize) -> u8 {
+        let of = |class: usize| self.probabilities[class * self.size.area() + pixel];
+        (1..classes).fold(0, |best, class| if of(class) > of(best) { class } else { best }) as u8
+    }
+
     /// Divides the probabilities of each pixel by their sum, which becomes its weight.
     fn normalise(&mut self, classes: usize) {
         let pixels = self.size.area();

@@ -53,7 +53,8 @@ pub struct AdaptArgs {
     /// Number of epochs, each of one pass over the images, instead of the chosen length
     #[arg(long, value_name = "N", help_heading = "Learning")]
     epochs: Option<u64>,
-    /// Weight of the distillation from the old model in the loss: on pixels without a label, and on images of --replay
+    /// Weight of the distillation from the old model in the loss: on pixels without a label or where the
+    /// old model is right, and on images of --replay
     #[arg(long, value_name = "WEIGHT", default_value_t = 1.0, help_heading = "Learning")]
     distil: f64,
     /// Seed of all random numbers
@@ -184,7 +185,7 @@ fn choose_length(session: &mut Session, args: &AdaptArgs) -> Result<(), Failure>
     (fit.epochs, fit.repeat, fit.strategy) = (length.epochs, length.repeat, length.strategy);
     let layers = match length.strategy {
         Strategy::Frozen => "only the decoder is trained, because the machine is slow",
-        _ => "all layers are trained",
+        _ => "all layers but the first of the encoder are trained",
     };
     eprintln!(
         "{images} training images, {} of them in a batch with {} replayed ones: {seconds:.2} s per batch on {} threads. {} \

@@ -17,7 +17,7 @@ pub fn blend(session: &mut Session) -> Result<(), SessionError> {
     match adapt::blend(session)? {
         Some(Blend { share }) if share > 0.0 => {
             eprintln!(
-                "the adapted model has {:.0} % of the weights of the old one, which costs no accuracy",
+                "the adapted model has {:.0} % of the weights of the old one, so that it forgets less",
                 100.0 * share
             );
         }

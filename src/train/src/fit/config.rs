@@ -132,6 +132,11 @@ pub struct FitOptions {
     /// Unfreeze one stage of the encoder every N epochs, from the deepest on; 0: all at once
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Strategy")]
     pub unfreeze_every: u64,
+    /// Never train the first N of the six stages of the encoder, which end at 1, 1/2, 1/4 … 1/32 of the input size; the first ones
+    /// take most of the time
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=6), help_heading = "Strategy")]
+    #[serde(default)]
+    pub frozen_stages: u8,
     /// Statistics that the batch norms of the encoder use in training
     #[arg(long, value_enum, default_value_t = BatchNormMode::Auto, help_heading = "Strategy")]
     pub batch_norm: BatchNormMode,

@@ -22,6 +22,7 @@ pub struct Phase {
     pub schedule: Schedule,
     warm_up: f64,
     unfreeze_every: u64,
+    frozen_stages: u8,
     batch_norm: BatchNormMode,
 }
 
@@ -36,6 +37,7 @@ pub fn phases(options: &FitOptions) -> Vec<Phase> {
         schedule: options.schedule,
         warm_up: options.warm_up,
         unfreeze_every: options.unfreeze_every,
+        frozen_stages: options.frozen_stages,
         batch_norm: options.batch_norm,
     };
     let epochs = options.epochs;
@@ -66,7 +68,7 @@ impl Phase {
     /// Whether a stage is trained in this epoch of the run.
     pub fn trains(&self, stage: Stage, epoch: u64) -> bool {
         let Stage::Encoder(depth) = stage else { return true };
-        if self.encoder_lr.is_none() {
+        if self.encoder_lr.is_none() || depth < self.frozen_stages {
             return false;
         }
         if self.unfreeze_every == 0 {
@@ -135,6 +137,14 @@ mod tests {
         assert_eq!(trained(1), [5]);
         assert_eq!(trained(4), [3, 4, 5]);
         assert_eq!(trained(10), [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn the_first_stages_stay_frozen() {
+        let phases = plan("--strategy finetune --frozen-stages 3");
+        let trained = |depth| phases[0].trains(Stage::Encoder(depth), 5);
+        assert_eq!([0, 1, 2, 3, 5].map(trained), [false, false, false, true, true]);
+        assert!(!phases[0].batch_statistics(Stage::Encoder(2), 5) && phases[0].trains(Stage::Decoder, 5));
     }
 
     #[test]
