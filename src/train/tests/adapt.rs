@@ -186,7 +186,7 @@ fn classes_are_added_and_dropped_by_the_labels() {
     let scene = Scene { square: Some([40, 200, 40]), ..HOME };
     let (camera, folder) = (data(scene, 12, 4, "ground\ndisc\nsquare\n"), tempfile::tempdir().unwrap());
     let output = folder.path().join("run");
-    let ended = ok(&mut adapt(camera.path(), "model.onnx", &output, &["--lr", "2e-3"]));
+    let ended = ok(&mut adapt(camera.path(), "model.onnx", &output, &[]));
     let words = "classes: 2 kept; new: square; dropped, because the data set does not have them: sky";
     assert!(ended.stderr.contains(words), "{}", ended.stderr);
     let scores = scores(&output.join("model.onnx"), camera.path());

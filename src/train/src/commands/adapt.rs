@@ -109,7 +109,8 @@ pub fn adapt(args: AdaptArgs) -> Result<(), Failure> {
     let parent = Parent::read(&args)?;
     let dataset = Arc::new(args.data.open().map_err(Failure::runtime)?);
     let from = std::path::absolute(&args.from).unwrap_or_else(|_| args.from.clone());
-    let mut options = adapt::options(&parent.file.description, &from, dataset.train.len());
+    let added = print_classes(&parent.file, &dataset);
+    let mut options = adapt::options(&parent.file.description, &from, dataset.train.len(), added);
     options.machine = args.machine.clone();
     options.seed = args.seed;
     options.lr = args.lr.unwrap_or(options.lr);
@@ -127,12 +128,11 @@ pub fn adapt(args: AdaptArgs) -> Result<(), Failure> {
         write_teacher(&args, &parent.file, &dataset, &teacher)?;
         options.distil.teachers = vec![TeacherSpec { model: teacher, map: None, weight: 1.0 }];
     }
-    print_classes(&parent.file, &dataset);
     let steps = parent.steps.for_classes(&parent.file.description.labels, &dataset.classes);
     let mut config = RunConfig::new(args.data.clone(), options);
     config.adapt = Some(AdaptedModel { name: file_name(&args.from), sha256: parent.sha256, steps });
     let mut session = Session::start(config, &args.output)?;
-    choose_length(&mut session, &args)?;
+    choose_length(&mut session, &args, added)?;
     let start =
         ModelFile { description: session.about.clone(), params: session.state.params.to_device(tch::Device::Cpu) };
     start.write(&args.output.join(START)).map_err(Failure::runtime)?;
@@ -155,8 +155,8 @@ fn write_teacher(
     export_float(parent, dataset, path)
 }
 
-/// Prints which classes the new model has in common with the old one.
-fn print_classes(parent: &ModelFile, dataset: &Dataset) {
+/// Prints which classes the new model has in common with the old one. Returns whether there are new ones.
+fn print_classes(parent: &ModelFile, dataset: &Dataset) -> bool {
     let old: Vec<&str> = parent.description.labels.iter().map(|label| label.name.as_str()).collect();
     let new: Vec<&str> = dataset.classes.iter().map(|label| label.name.as_str()).collect();
     let has = |names: &[&str], name: &str| names.iter().any(|other| other.eq_ignore_ascii_case(name));
@@ -169,10 +169,11 @@ fn print_classes(parent: &ModelFile, dataset: &Dataset) {
         list(&added),
         list(&dropped)
     );
+    !added.is_empty()
 }
 
 /// Measures the speed, and chooses and prints the length of the run.
-fn choose_length(session: &mut Session, args: &AdaptArgs) -> Result<(), Failure> {
+fn choose_length(session: &mut Session, args: &AdaptArgs, adds_classes: bool) -> Result<(), Failure> {
     let images = session.dataset.train.len();
     if let Some(epochs) = args.epochs {
         session.config.fit.epochs = epochs.max(1);
@@ -180,7 +181,7 @@ fn choose_length(session: &mut Session, args: &AdaptArgs) -> Result<(), Failure>
     }
     let seconds = adapt::seconds_of_batch(session)?;
     let batches = session.config.fit.batches();
-    let length = adapt::length(images, batches.batch, seconds, 60.0 * args.minutes);
+    let length = adapt::length(images, batches.batch, seconds, 60.0 * args.minutes, adds_classes);
     let fit = &mut session.config.fit;
     (fit.epochs, fit.repeat, fit.strategy) = (length.epochs, length.repeat, length.strategy);
     let layers = match length.strategy {

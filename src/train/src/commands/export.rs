@@ -98,6 +98,8 @@ pub struct ExportPlan {
     pub reject_regions: Option<RegionLimits>,
     /// Weights of classes that replace those of the data set.
     pub overlay_weights: Vec<(String, Weight)>,
+    /// The largest loss of validation mIoU (0 to 1) by int8.
+    pub max_loss: f64,
     /// The steps of another model, instead of those of the fields above.
     pub steps: Option<LastSteps>,
 }
@@ -115,6 +117,7 @@ impl Default for ExportPlan {
             reject: None,
             reject_regions: None,
             overlay_weights: Vec::new(),
+            max_loss: MAX_MIOU_LOSS,
             steps: None,
         }
     }
@@ -162,6 +165,7 @@ pub fn export(args: &ExportArgs) -> Result<(), Failure> {
         reject: args.reject.clone(),
         reject_regions: args.reject_regions.clone(),
         overlay_weights: args.overlay_weights.clone(),
+        max_loss: MAX_MIOU_LOSS,
         steps: None,
     };
     let shape = shape(&file, &dataset, &plan)?;
@@ -214,10 +218,9 @@ pub fn export_files(
                 exported_files.int8_refused = None;
                 break;
             }
-            Err(ExportError::AccuracyLoss { float, int8 }) => {
-                let allowed = 100.0 * MAX_MIOU_LOSS;
+            Err(ExportError::AccuracyLoss { float, int8, allowed }) => {
                 let text = format!(
-                    "val mIoU falls from {float:.4} to {int8:.4}, more than {allowed:.0} point, by each calibration; model.onnx \
+                    "val mIoU falls from {float:.4} to {int8:.4}, by more than {allowed:.4}, with each calibration; model.onnx \
                      has 32-bit floats and takes two to four times as long"
                 );
                 exported_files.int8_refused = Some(text);
@@ -371,6 +374,7 @@ fn write_file(
         golden: &golden.rgb,
         calibration: &mut calibration.into_iter(),
         evaluate: if evaluated { Some(&mut evaluate) } else { None },
+        max_loss: int8.map_or(MAX_MIOU_LOSS, |(plan, _)| plan.max_loss),
         path,
     })
 }

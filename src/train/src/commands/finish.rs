@@ -13,9 +13,9 @@ use crate::assess::{Assessment, assess};
 use crate::data::Dataset;
 use crate::evaluate::LibtorchPredictor;
 use crate::exported::ExportedModel;
-use crate::fit::plan;
 use crate::fit::progress::{ProgressMeter, duration_text};
 use crate::fit::session::Session;
+use crate::fit::{adapt, plan};
 use crate::metrics::{Scores, SizeScores};
 use crate::report::{ClassFacts, DatasetFacts, Environment, Machine, Report, ReportFiles, Speed, Training, shell_line};
 use crate::weights::ModelFile;
@@ -66,7 +66,8 @@ impl FinishedRun {
         file.write(&session.folder.join(crate::fit::session::BEST)).map_err(Failure::runtime)?;
 
         let steps = session.config.adapt.as_ref().map(|model| model.steps.clone());
-        let plan = ExportPlan { int8: true, steps, ..ExportPlan::default() };
+        let max_loss = adapt::accepted_int8_loss(&session.state.progress);
+        let plan = ExportPlan { int8: true, steps, max_loss, ..ExportPlan::default() };
         let exported_files = export_files(&file, dataset, &session.folder.join("model.onnx"), &plan)?;
         let others = exported_files.files.iter().map(|file| file.path.as_path());
         let main = exported_files.main.as_path();

@@ -43,10 +43,10 @@ pub enum ExportError {
     #[error("export: {0}")]
     Verify(#[from] VerifyError),
     #[error(
-        "export: int8 loses too much: val mIoU {int8:.4} against {float:.4} in float, at most {MAX_MIOU_LOSS} less is \
+        "export: int8 loses too much: val mIoU {int8:.4} against {float:.4} in float, at most {allowed:.4} less is \
          allowed; use more calibration images or another calibration method, or export in float; nothing was written"
     )]
-    AccuracyLoss { float: f64, int8: f64 },
+    AccuracyLoss { float: f64, int8: f64, allowed: f64 },
     #[error("export: the val mIoU of the exported file cannot be measured: {0}")]
     Evaluate(#[source] CallerError),
     #[error("export: the service cannot load the exported file: {0}")]

@@ -84,6 +84,8 @@ pub struct ExportRequest<'a> {
     pub calibration: &'a mut dyn Iterator<Item = Tensor>,
     /// Measures a model file, to limit the loss by int8. It is called with the float file, then with the int8 file.
     pub evaluate: Option<Evaluate<'a>>,
+    /// The largest loss of mIoU (0 to 1) by int8 that is accepted, usually [`MAX_MIOU_LOSS`].
+    pub max_loss: f64,
     /// The file to write. An existing file is replaced when the new one has passed all checks.
     pub path: &'a Path,
 }
@@ -121,8 +123,20 @@ pub struct Int8Loss {
 /// # Errors
 /// The request is wrong, a check failed, or the file cannot be written. A file at the path is unchanged then.
 pub fn export(request: ExportRequest<'_>) -> Result<Exported, ExportError> {
-    let ExportRequest { net, params, labels, train, graph, regions, precision, golden, calibration, evaluate, path } =
-        request;
+    let ExportRequest {
+        net,
+        params,
+        labels,
+        train,
+        graph,
+        regions,
+        precision,
+        golden,
+        calibration,
+        evaluate,
+        max_loss,
+        path,
+    } = request;
     check(net, labels, &graph, golden)?;
     let image = Tensor::from_slice(golden).reshape([1, graph.height, graph.width, 3]);
     let params = params.to_device(tch::Device::Cpu);
@@ -175,8 +189,8 @@ pub fn export(request: ExportRequest<'_>) -> Result<Exported, ExportError> {
             let float = evaluate(reference.path()).map_err(ExportError::Evaluate)?;
             let int8 = evaluate(file.path()).map_err(ExportError::Evaluate)?;
             tracing::info!(float, int8, masks, "val mIoU before and after quantisation");
-            if (float - int8).is_nan() || float - int8 > MAX_MIOU_LOSS {
-                return Err(ExportError::AccuracyLoss { float, int8 });
+            if (float - int8).is_nan() || float - int8 > max_loss {
+                return Err(ExportError::AccuracyLoss { float, int8, allowed: max_loss });
             }
             Some((float, int8))
         }

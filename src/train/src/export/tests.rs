@@ -313,6 +313,7 @@ fn export_to(
         golden: &golden,
         calibration: &mut (0..3).map(|seed| images(1, 48, 64, seed)),
         evaluate: evaluate.map(|evaluate| evaluate as Evaluate<'_>),
+        max_loss: MAX_MIOU_LOSS,
         path,
     })
 }

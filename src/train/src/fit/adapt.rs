@@ -13,6 +13,7 @@ use super::schedule::Schedule;
 use super::session::{Session, SessionError};
 use super::{optimizer::Optimizer, plan};
 use crate::distil::DistilOn;
+use crate::export::MAX_MIOU_LOSS;
 use crate::loader::Loader;
 use crate::weights::{ModelDescription, ModelFile, average};
 
@@ -42,6 +43,10 @@ const SHARES: [f64; 6] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6];
 const NEGLIGIBLE: f64 = 0.003;
 const NEGLIGIBLE_OF_GAIN: f64 = 0.05;
 
+/// Share of the gain that int8 may lose, and the largest loss of mIoU.
+const ACCEPTED_LOSS_OF_GAIN: f64 = 0.2;
+const MOST_INT8_LOSS: f64 = 0.03;
+
 /// The defaults of `fit`.
 #[derive(Parser)]
 struct Defaults {
@@ -49,8 +54,9 @@ struct Defaults {
     options: FitOptions,
 }
 
-/// The options of a run that adapts the model with this description in the file `from`. `images` is the number of training images.
-pub fn options(about: &ModelDescription, from: &Path, images: usize) -> FitOptions {
+/// The options of a run that adapts the model with this description in the file `from`. `images` is the number of training images,
+/// `adds_classes` whether the data set has classes that the model does not have.
+pub fn options(about: &ModelDescription, from: &Path, images: usize, adds_classes: bool) -> FitOptions {
     let mut options = Defaults::parse_from(["adapt"]).options;
     options.net.encoder = about.encoder;
     options.net.flavour = Some(about.flavour);
@@ -67,6 +73,10 @@ pub fn options(about: &ModelDescription, from: &Path, images: usize) -> FitOptio
     options.warm_up = 0.1;
     options.lr = 5e-4;
     options.encoder_lr = 1.5e-4;
+    if adds_classes {
+        // The weights of new classes begin at 0, far from those of the others.
+        (options.lr, options.head_rate, options.frozen_stages) = (2e-3, 5.0, 0);
+    }
     options.weight_decay = 1e-3;
     options.ema = 0.97;
     options.clip = 1.0;
@@ -100,8 +110,10 @@ pub struct Length {
 }
 
 /// The length of a run of `images` training images, `own` of them in a batch that takes `seconds`, in at most `limit` seconds.
-pub fn length(images: usize, own: usize, seconds: f64, limit: f64) -> Length {
+/// `adds_classes` is as for [`options`].
+pub fn length(images: usize, own: usize, seconds: f64, limit: f64, adds_classes: bool) -> Length {
     let wanted = (BATCHES_PER_IMAGE * images as u64).clamp(FEWEST_BATCHES, MOST_BATCHES);
+    let wanted = if adds_classes { 2 * wanted } else { wanted };
     let possible = (limit * (1.0 - REST) / seconds.max(1e-3)) as u64;
     let strategy = if possible < BATCHES_TO_FINE_TUNE { Strategy::Frozen } else { Strategy::Finetune };
     let possible = if strategy == Strategy::Frozen { 2 * possible } else { possible };
@@ -196,22 +208,31 @@ pub fn blend(session: &mut Session) -> Result<Option<Blend>, SessionError> {
     Ok(Some(Blend { share }))
 }
 
+/// The largest loss of validation mIoU (0 to 1) by int8 that the result of a run may have. The few frames of an adapted model often
+/// have a class with few pixels, whose IoU changes by many points, while 99 % of the pixels keep their class. A model in 32-bit floats
+/// would be two to four times as slow as the one that it replaces, so that up to a fifth of the gain may be lost.
+pub fn accepted_int8_loss(progress: &Progress) -> f64 {
+    let miou = |scores: &Option<ValidationScores>| scores.as_ref().and_then(|scores| scores.miou);
+    let gain = miou(&progress.after).zip(miou(&progress.before)).map_or(0.0, |(after, before)| after - before);
+    (ACCEPTED_LOSS_OF_GAIN * gain).clamp(MAX_MIOU_LOSS, MOST_INT8_LOSS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_run_fits_into_its_time() {
-        let forty = length(32, 4, 1.5, 1500.0);
+        let forty = length(32, 4, 1.5, 1500.0, false);
         assert_eq!(forty.strategy, Strategy::Finetune);
         assert!(forty.seconds <= 1500.0 && forty.batches >= 230 && !forty.is_short, "{forty:?}");
         assert!((8..=12).contains(&forty.epochs), "{forty:?}");
-        let ten = length(8, 4, 1.5, 1500.0);
+        let ten = length(8, 4, 1.5, 1500.0, false);
         assert!(ten.batches >= FEWEST_BATCHES * 9 / 10 && ten.batches < forty.batches, "{ten:?}");
-        let slow = length(32, 4, 10.0, 1500.0);
+        let slow = length(32, 4, 10.0, 1500.0, false);
         assert!(slow.is_short && slow.seconds <= 1600.0 && slow.strategy == Strategy::Finetune, "{slow:?}");
-        let slower = length(32, 4, 60.0, 1500.0);
+        let slower = length(32, 4, 60.0, 1500.0, false);
         assert!(slower.strategy == Strategy::Frozen && slower.seconds <= 1700.0, "{slower:?}");
-        assert!(length(4000, 4, 1.0, 1500.0).epochs >= 1);
+        assert!(length(4000, 4, 1.0, 1500.0, false).epochs >= 1);
     }
 }

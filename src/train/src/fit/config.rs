@@ -144,6 +144,10 @@ pub struct FitOptions {
     /// Peak learning rate of the new layers
     #[arg(long, default_value_t = 2e-3, value_name = "RATE", help_heading = "Learning")]
     pub lr: f64,
+    /// Learning rate of the last layer, as a multiple of --lr
+    #[arg(long, default_value_t = 1.0, value_name = "FACTOR", help_heading = "Learning")]
+    #[serde(default = "same_rate")]
+    pub head_rate: f64,
     /// Peak learning rate of the pretrained encoder; with `--strategy scratch`, --lr is used instead
     #[arg(long, default_value_t = 4e-4, value_name = "RATE", help_heading = "Learning")]
     pub encoder_lr: f64,
@@ -223,6 +227,10 @@ pub struct MachineOptions {
     pub cache: usize,
 }
 
+fn same_rate() -> f64 {
+    1.0
+}
+
 fn one() -> usize {
     1
 }
@@ -283,7 +291,7 @@ impl FitOptions {
             );
             check(self.frozen_epochs() < self.epochs.max(1), text);
         }
-        for (name, rate) in [("lr", self.lr), ("encoder-lr", self.encoder_lr)] {
+        for (name, rate) in [("lr", self.lr), ("encoder-lr", self.encoder_lr), ("head-rate", self.head_rate)] {
             check(rate.is_finite() && rate > 0.0, format!("--{name} {rate}: must be above 0"));
         }
         for (name, value) in [("weight-decay", self.weight_decay), ("clip", self.clip)] {

@@ -280,7 +280,11 @@ impl TrainingLoop<'_> {
                 return Err(NotFinite::Gradient);
             }
             let RunState { params, average, optimizer, .. } = state;
-            optimizer.step(params, |name| if name.starts_with("encoder.") { rates.encoder } else { rates.decoder });
+            optimizer.step(params, |name| match name {
+                name if name.starts_with("encoder.") => rates.encoder,
+                name if name.starts_with("head.") => rates.decoder * options.head_rate,
+                _ => rates.decoder,
+            });
             if let Some(average) = average {
                 update_average(average, params, options.ema);
             }

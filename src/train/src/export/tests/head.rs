@@ -43,6 +43,7 @@ fn the_service_computes_the_last_steps_of_each_kind_of_file() {
             golden: &verify::image_bytes(&images(1, 48, 64, 1)),
             calibration: &mut (0..3).map(|seed| images(1, 48, 64, seed)),
             evaluate: None,
+            max_loss: MAX_MIOU_LOSS,
             path: &path,
         })
         .unwrap();

@@ -186,6 +186,7 @@ fn export_with(path: &Path, rejection: Option<Rejection>, regions: Option<&Regio
         golden: &golden,
         calibration: &mut (0..3).map(|seed| images(1, 48, 64, seed)),
         evaluate: None,
+        max_loss: MAX_MIOU_LOSS,
         path,
     })
     .unwrap();

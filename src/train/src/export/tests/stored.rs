@@ -40,6 +40,7 @@ fn exported_and_read(encoder: Encoder, kind: DecoderKind, precision: Precision) 
         golden: &golden,
         calibration: &mut (0..8).map(|seed| images(1, 64, 96, seed)),
         evaluate: None,
+        max_loss: MAX_MIOU_LOSS,
         path: &path,
     })
     .unwrap();
