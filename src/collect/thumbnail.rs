@@ -124,7 +124,8 @@ mod tests {
         let brighter = picture(20, 8, 12, &mut noise).distance(&before);
         let moved = picture(90, 8, 0, &mut noise).distance(&before);
         let dark = picture(20, 8, 60, &mut noise).distance(&before);
-        assert_eq!(still, 0.0);
+        // The mean of the noise differs by a fraction of a step.
+        assert!(still < 0.01, "{still}");
         assert!(brighter < 0.4 && moved > 0.05 && dark == 1.0, "{brighter} {moved} {dark}");
         assert_eq!(picture(20, 8, 0, &mut noise).hash(), before.hash());
         assert_ne!(picture(150, 30, 0, &mut noise).hash(), before.hash());

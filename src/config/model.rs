@@ -114,7 +114,7 @@ pub struct ModelConfig {
     /// The file that the model had before `path`, to which `maskcast model rollback` and the page return. The service writes this key
     /// when it writes a changed `path`. The file need not exist.
     #[serde(with = "super::path::optional")]
-    #[schemars(with = "String", extend("x-default" = "none"))]
+    #[schemars(with = "String", extend("x-check" = "output-file", "x-default" = "none"))]
     pub previous: Option<PathBuf>,
 }
 

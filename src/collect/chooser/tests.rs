@@ -45,7 +45,9 @@ fn play(
 }
 
 fn busy(seconds: f64) -> (Thumbnail, f32) {
-    let place = (seconds * 7.0) as usize % 70;
+    // Another place every 100 ms, in an order that no interval between samples repeats (Fibonacci hashing).
+    let tick = (seconds * 10.0) as u64;
+    let place = (tick.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as usize % 70;
     (picture(place), place as f32 / 100.0)
 }
 

@@ -29,7 +29,7 @@ fn collecting(folder: &Path) -> (HttpServer, String) {
         height: HEIGHT,
         hash: "00ff00ff00ff00ff".into(),
         thumbnail: Vec::new(),
-        jpeg: b"\xff\xd8 a JPEG file",
+        jpeg: b"a JPEG file",
         mask: &vec![1; (WIDTH * HEIGHT) as usize],
         labels: &labels,
     };
