@@ -78,6 +78,8 @@ pub struct Chooser {
     random: Rng,
     last_kind: Reason,
     slot: Option<Slot>,
+    /// When the slot before has ended, since the start.
+    ended: Option<Timestamp>,
     /// The value of the best candidate of the slot.
     best: f32,
 }
@@ -97,6 +99,7 @@ impl Chooser {
             random,
             last_kind: Reason::Novel,
             slot: None,
+            ended: None,
             best: 0.0,
         }
     }
@@ -135,7 +138,8 @@ impl Chooser {
         let now = sample.captured;
         if self.slot.is_none() {
             let length = self.slot_length(now, known)?;
-            let begin = known.newest.filter(|newest| *newest <= now).unwrap_or(now);
+            // Not when the frame of the slot before was captured, which may be long before its end: frames would come too fast.
+            let begin = self.ended.or(known.newest).filter(|begin| *begin <= now).unwrap_or(now);
             self.slot = Some(Slot { kind: self.next_kind(), begin, length, first: None, count: 0 });
             self.best = f32::NEG_INFINITY;
         }
@@ -169,7 +173,7 @@ impl Chooser {
             return None;
         }
         let kind = slot.kind;
-        self.slot = None;
+        (self.slot, self.ended) = (None, Some(now));
         Some(if is_first { Reason::Novel } else { kind })
     }
 

@@ -50,7 +50,8 @@ pub fn collect(folder: &Path, count: usize) -> Vec<FrameRecord> {
             width: WIDTH as u32,
             height: HEIGHT as u32,
             hash: format!("{n:016x}"),
-            thumbnail: Vec::new(),
+            // Grey: a collection without pictures to compare with would get one of the stream at once.
+            thumbnail: vec![128; 864],
             jpeg: &jpeg,
             mask: &proposal(),
             labels: &labels,
