@@ -88,7 +88,7 @@ fn dashboard_and_alerts_use_existing_metrics() {
     );
     service.program.wait_for_message("ready");
     until("the first window of the camera is complete", || {
-        (service.metrics().sum("maskcast_drift_training_score", &[("stream", "gate")]) > 0.0).then_some(())
+        service.metrics().find("maskcast_drift_training_score", &[("stream", "gate")]).filter(|score| *score > 0.0)
     });
     let (status, scrape) = get(&format!("{}metrics", service.page));
     assert_eq!(status, 200, "{scrape}");

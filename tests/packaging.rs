@@ -60,6 +60,8 @@ fn every_command_has_a_manual_page() {
         "doctor",
         "listen",
         "model-build",
+        "model-compare",
+        "model-rollback",
         "model-show",
         "model-use",
         "model-verify",
