@@ -215,7 +215,7 @@ impl Dataset {
         }
         let (mut open, mut proposed) = (Vec::new(), Vec::new());
         for subset in subsets {
-            // Frames that a stream has collected and nobody has reviewed: their labels are those of a model.
+            // A collection of the service: these frames await review, and training on a model's own labels would repeat its errors.
             if self.format == Format::Voc && subset.name == "proposed" {
                 proposed.extend(subset.pairs);
                 continue;
@@ -239,7 +239,7 @@ impl Dataset {
         }
         if !proposed.is_empty() {
             notes.push(format!(
-                "excluded: {} frames with proposed labels, which nobody has accepted yet (ImageSets/Segmentation/proposed.txt); `data export` exports them",
+                "excluded: {} frames with proposed labels that are not accepted yet (ImageSets/Segmentation/proposed.txt); `data export` exports them",
                 proposed.len()
             ));
             self.left_out.extend(proposed);

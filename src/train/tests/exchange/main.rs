@@ -9,9 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::program::{Ended, run};
+use maskcast::collect::record::{CollectedModel, FrameState, Reason};
+use maskcast::collect::store::{Collection, NewFrame};
+use maskcast::frame::{Label, Rgb};
 use maskcast::segment::golden::encode_png;
 use maskcast_train::data::{Dataset, OpenOptions};
 use maskcast_train::label::read_mask;
+use opencv::core::{Mat, Vec3b, Vector};
+use opencv::imgcodecs::imencode_def;
 use tempfile::TempDir;
 
 const VOID: u8 = 255;
@@ -259,6 +264,66 @@ fn pixels_without_an_annotation_get_the_class_that_is_asked_for() {
             let wanted: Vec<u8> = mask.iter().map(wanted).collect();
             let read = read_mask(&scene.path(&format!("{to}/masks/{stem}.png")));
             assert!(read == Some((*width, *height, wanted)), "{format}: {stem}");
+        }
+    }
+}
+
+/// The frames that the service has collected, with corrected labels, go to the programs and return.
+#[test]
+fn labels_of_a_collection_of_the_service_are_the_same_after_each_program() {
+    let scene = Scene { dir: tempfile::tempdir().unwrap(), masks: Masks::new() };
+    let (classes, width, height) = (["road", "sky", "traffic light"], 96, 54);
+    let collection = Collection::open(&scene.path("collected")).unwrap();
+    let labels = classes.map(|name| Label::new(name, Rgb(0, 90, name.len() as u8)));
+    let bgr: Vec<u8> = (0..width * height * 3).map(|at| (at >> 4) as u8).collect();
+    let image = Mat::new_rows_cols_with_bytes::<Vec3b>(height as i32, width as i32, &bgr).unwrap();
+    let mut jpeg = Vector::<u8>::new();
+    assert!(imencode_def(".jpg", &image, &mut jpeg).unwrap());
+    let mut masks = Masks::new();
+    for n in 0..5_usize {
+        let record = collection
+            .add(&NewFrame {
+                stream: "gate",
+                captured: format!("2026-12-01T04:49:{:02}Z", 10 + n).parse().unwrap(),
+                model: CollectedModel { name: "m".into(), sha256: String::new() },
+                reason: Reason::Novel,
+                uncertainty: 0.0,
+                novelty: 1.0,
+                confidence: None,
+                width: width as u32,
+                height: height as u32,
+                hash: String::new(),
+                thumbnail: Vec::new(),
+                jpeg: jpeg.as_slice(),
+                mask: &vec![0; width * height],
+                labels: &labels,
+            })
+            .unwrap();
+        // Two frames keep the proposed label, of one class; the corrections of the others have each class, and void.
+        let mut mask = vec![0; width * height];
+        if n >= 2 {
+            mask = (0..width * height).map(|at| [0, 1, 2, VOID][(at / (7 + n) + at / width) % 4]).collect();
+            let label = encode_png(&mask, width as u32, height as u32, png::ColorType::Grayscale).unwrap();
+            collection.save_label(&record.id, &label, 0).unwrap();
+        }
+        collection.set_state(&record.id, FrameState::Accepted, u64::from(n >= 2)).unwrap();
+        png(&scene.path(&format!("set/masks/{}.png", record.id)), &mask, width, height, png::ColorType::Grayscale);
+        masks.insert(record.id.to_string(), (width, height, mask));
+    }
+    write(&scene.path("set/names.json"), &serde_json::to_string(&classes).unwrap());
+    let scene = Scene { masks, ..scene };
+    for (format, returned) in [("cvat", "back"), ("coco", "back/compressed"), ("label-studio", "back")] {
+        let (out, to) = (format!("{format}-out"), format!("{format}-in"));
+        ok(&mut data(&["export", &scene.text("collected"), "--format", format, "-o", &scene.text(&out)]));
+        let back = format!("{format}-{returned}");
+        scene.by_tools(format, &out, &format!("{format}-back"));
+        let classes = scene.text("collected");
+        ok(&mut scene.import(format, &back, &to, &["--classes", &classes]));
+        for (id, mask) in &scene.masks {
+            let read = read_mask(&scene.path(&format!("{to}/masks/{id}.png")));
+            assert!(read.as_ref() == Some(mask), "{format}: the label of frame {id} differs");
+            let image = std::fs::read(scene.path(&format!("{to}/images/{id}.jpg"))).unwrap();
+            assert!(image == jpeg.as_slice(), "{format}: the image of frame {id} differs");
         }
     }
 }

@@ -13,10 +13,6 @@ use super::super::{class_file, lists, scan};
 use super::found::{FoundDataset, SubsetRole};
 
 const LABELS: [&str; 2] = ["SegmentationClass", "SegmentationClassPNG"];
-/// In the folder of frames that the service collected: those that a person accepted, and those that await review, whose labels are
-/// proposals of a model.
-const ACCEPTED: &str = "accepted";
-const PROPOSED: &str = "proposed";
 /// Pascal VOC draws the borders of objects in this colour, index 255 of its palette, which is void.
 const BORDER: Rgb = Rgb(224, 224, 192);
 
@@ -44,16 +40,6 @@ pub fn read(root: &Path) -> Result<FoundDataset, DataError> {
         return Ok(found);
     }
     found.unpaired = unpaired;
-    // A collection of the service: training on the proposals of a model would only repeat its errors.
-    if subsets.iter().any(|(name, _)| name == ACCEPTED)
-        && let Some(at) = subsets.iter().position(|(name, _)| name == PROPOSED)
-    {
-        let (_, path) = subsets.remove(at);
-        let count = lists::read(&path)?.len();
-        if count > 0 {
-            found.notes.push(format!("left out: {count} frames that are not accepted yet ({PROPOSED}.txt)"));
-        }
-    }
     let known: std::collections::HashMap<String, _> =
         pairs.iter().map(|pair| (scan::stem(&images, &pair.image), pair)).collect();
     let mut taken = std::collections::HashSet::new();

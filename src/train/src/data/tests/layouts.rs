@@ -24,26 +24,6 @@ fn labelme_voc_export_uses_class_names() {
 }
 
 #[test]
-fn frames_of_a_collection_that_are_not_accepted_are_left_out() {
-    let dir = tempfile::tempdir().unwrap();
-    for n in 0..4 {
-        noise_image(&dir.path().join(format!("JPEGImages/2026120{n}T000000000Z.png")), n);
-        let label = dir.path().join(format!("SegmentationClass/2026120{n}T000000000Z.png"));
-        indexed(&label, &[0, 1], &[0, 0, 0, 128, 0, 0]);
-    }
-    write(&dir.path().join("labelmap.txt"), "# label:color_rgb:parts:actions\nsky:0,0,0::\nroad:128,0,0::\n");
-    let lists = dir.path().join("ImageSets/Segmentation");
-    write(&lists.join("accepted.txt"), "20261200T000000000Z\n20261202T000000000Z\n20261203T000000000Z\n");
-    write(&lists.join("proposed.txt"), "20261201T000000000Z\n");
-    let dataset = open(dir.path()).unwrap();
-    assert_eq!((dataset.format, names(&dataset)), (Format::Voc, vec!["sky", "road"]));
-    assert_eq!(dataset.train.len() + dataset.val.len() + dataset.left_out.len(), 3);
-    let used: Vec<_> = dataset.train.iter().chain(&dataset.val).map(|pair| pair.name.as_str()).collect();
-    assert!(!used.iter().any(|name| name.contains("20261201")), "{used:?}");
-    assert!(dataset.notes.iter().any(|note| note.contains("left out: 1 frames")), "{:?}", dataset.notes);
-}
-
-#[test]
 fn a_class_file_in_an_outer_folder_is_read() {
     let dir = tempfile::tempdir().unwrap();
     for n in 0..3 {
@@ -102,9 +82,9 @@ fn extensions_may_be_in_any_case_and_double() {
     assert_eq!((dataset.train.len() + dataset.val.len(), names(&dataset)), (3, vec!["sky", "road"]));
 }
 
-/// The service writes it, with the same code as here.
+/// The service writes collections with the same code as this test.
 #[test]
-fn of_a_collection_of_frames_only_the_accepted_ones_are_used() {
+fn only_accepted_frames_of_a_collection_are_used_for_training() {
     use maskcast::collect::record::{CollectedModel, FrameState, Reason};
     use maskcast::collect::store::{Collection, NewFrame};
     use maskcast::frame::{Label, Rgb};
